@@ -1,0 +1,7 @@
+//! orchestratord keeps a machine made of many parts in order.
+//!
+//! The domains ([`update`]) depend on [`core`] only. [`bus`] is a thin D-Bus face over them, [`systemd`] holds the
+//! adapters to the init system, and [`supervisor`] puts the parts together.
+
+pub mod core;
+pub mod update;

@@ -1,0 +1,1 @@
+//! The Mender Artifact format, version 3.
