@@ -4,4 +4,5 @@
 //! adapters to the init system, and [`supervisor`] puts the parts together.
 
 pub mod core;
+pub mod systemd;
 pub mod update;

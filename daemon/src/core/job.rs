@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
@@ -69,6 +69,42 @@ impl JobState {
     }
 }
 
+/// How much a line of a Job's log matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Info,
+    /// Odd, but the work goes on as planned.
+    Warning,
+    /// A failure.
+    Error,
+}
+
+impl Severity {
+    /// The word on the bus.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A line of a Job's log, for the caller who waits for the Job; the daemon's own log has it too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// How much it matters.
+    pub severity: Severity,
+    /// `<component type>.<id>`; empty if it is about the whole System.
+    pub component: String,
+    /// One line.
+    pub message: String,
+}
+
+/// Lines of log that a slow reader may lag behind before it loses the oldest.
+const LOG_BACKLOG: usize = 1024;
+
 /// What changes in a Job while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobStatus {
@@ -99,6 +135,7 @@ pub struct Job {
     pub started: u64,
     /// Everything that changes.
     pub status: watch::Receiver<JobStatus>,
+    log: broadcast::Sender<LogLine>,
     cancel: Arc<CancelSwitch>,
 }
 
@@ -109,6 +146,11 @@ struct CancelSwitch {
 }
 
 impl Job {
+    /// Log lines from now on.
+    pub fn log(&self) -> broadcast::Receiver<LogLine> {
+        self.log.subscribe()
+    }
+
     /// Asks the work to stop. It answers with an error if the work cannot be stopped any more.
     pub fn cancel(&self) -> Result<(), Error> {
         let refusal = lock(&self.cancel.refusal);
@@ -186,7 +228,16 @@ impl Jobs {
         let mut registry = lock(&self.0);
         registry.forget(Instant::now());
         registry.last_id += 1;
-        let job = Job { id: registry.last_id, kind, subject, started_by, started: now_micros(), status, cancel };
+        let job = Job {
+            id: registry.last_id,
+            kind,
+            subject,
+            started_by,
+            started: now_micros(),
+            status,
+            log: broadcast::Sender::new(LOG_BACKLOG),
+            cancel,
+        };
         registry.jobs.insert(job.id, job.clone());
         registry.tell(&JobChange::New(job.clone()));
         JobReporter { jobs: self.clone(), job, sender }
@@ -247,6 +298,12 @@ impl JobReporter {
         });
     }
 
+    /// Adds a line to the Job's log.
+    pub fn log(&self, line: LogLine) {
+        // An error means that nobody reads.
+        drop(self.job.log.send(line));
+    }
+
     /// Ends the Job.
     pub fn finish(self, result: JobResult, error: Option<Error>) {
         self.end(result, error);
@@ -305,10 +362,10 @@ mod tests {
         reporter.report(0.5, "a");
         reporter.report(0.2, "b");
         let job = reporter.job().clone();
-        assert_eq!(job.status.borrow().progress, 0.5);
+        assert!((job.status.borrow().progress - 0.5).abs() < f64::EPSILON);
         assert_eq!(job.status.borrow().step, "b");
         reporter.finish(JobResult::Done, None);
-        assert_eq!(job.status.borrow().progress, 1.0);
+        assert!((job.status.borrow().progress - 1.0).abs() < f64::EPSILON);
         assert_eq!(job.status.borrow().result, Some(JobResult::Done));
     }
 

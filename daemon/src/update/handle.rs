@@ -90,8 +90,8 @@ pub struct ManifestRequest {
     pub text: String,
     /// Where relative `artifact_path` entries start; absolute. Without it they are an error.
     pub base_directory: Option<PathBuf>,
-    /// Replaces the configured file that lists the Components of a split Topology; absolute.
-    pub topology_components: Option<PathBuf>,
+    /// Text that replaces the configured file with the Components of a split Topology.
+    pub topology_components: Option<String>,
 }
 
 /// One step of a Plan.
@@ -207,8 +207,8 @@ pub enum Request {
     Resume(RunOptions, u32, oneshot::Sender<Result<u32, Error>>),
     /// Take the open deployment back; `true` goes on although a Component cannot be rolled back.
     Rollback(RunOptions, bool, u32, oneshot::Sender<Result<u32, Error>>),
-    /// Ask the Components what they are; the path replaces the configured file of Components.
-    Inventory(InventoryScope, Option<PathBuf>, oneshot::Sender<Result<Inventory, Error>>),
+    /// Ask the Components what they are; the text replaces the configured file of Components.
+    Inventory(InventoryScope, Option<String>, oneshot::Sender<Result<Inventory, Error>>),
     /// Read the configuration and Topology again.
     Reload(oneshot::Sender<Result<(), Error>>),
     /// Show that the actor is alive.
@@ -257,7 +257,7 @@ impl UpdateHandle {
     pub async fn inventory(
         &self,
         scope: InventoryScope,
-        topology_components: Option<PathBuf>,
+        topology_components: Option<String>,
     ) -> Result<Inventory, Error> {
         self.ask(|reply| Request::Inventory(scope, topology_components, reply)).await?
     }

@@ -1,0 +1,1 @@
+//! Adapters to systemd over its D-Bus API.
