@@ -13,7 +13,7 @@ use super::error::Error;
 /// How many finished Jobs linger at most.
 pub const LINGERING_JOBS: usize = 16;
 /// How long a finished Job lingers at most.
-pub const LINGER_TIME: Duration = Duration::from_secs(600);
+pub const LINGER_TIME: Duration = Duration::from_mins(10);
 
 /// How a Job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -154,13 +154,11 @@ impl Job {
     /// Asks the work to stop. It answers with an error if the work cannot be stopped any more.
     pub fn cancel(&self) -> Result<(), Error> {
         let refusal = lock(&self.cancel.refusal);
-        match refusal.as_ref() {
-            Some(error) => Err(error.clone()),
-            None => {
-                self.cancel.token.cancel();
-                Ok(())
-            }
+        if let Some(error) = refusal.as_ref() {
+            return Err(error.clone());
         }
+        self.cancel.token.cancel();
+        Ok(())
     }
 
     /// Waits for the end and returns the last status.

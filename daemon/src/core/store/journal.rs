@@ -140,7 +140,7 @@ impl Journal {
     }
 
     fn zero(&self, from: u64, length: u64) -> Result<(), StoreError> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let mut done = 0;
         while done < length {
             let part = usize::try_from(length - done).unwrap_or(ZEROS.len()).min(ZEROS.len());
