@@ -6,4 +6,5 @@
 pub mod artifact;
 pub mod component;
 pub mod handle;
+pub mod reboot;
 pub mod runner;
