@@ -8,4 +8,7 @@ pub mod artifact;
 pub mod component;
 pub mod handle;
 pub mod machine;
+pub mod plan;
+pub mod reboot;
+pub mod record;
 pub mod runner;

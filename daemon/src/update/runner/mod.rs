@@ -3,6 +3,10 @@
 //! [`Runner`] is the edge: one implementation starts plain processes, one (in [`crate::systemd`]) transient units that
 //! survive a restart of the daemon. Both end the whole process tree of a call, in time or out of it.
 
+mod kin;
+pub mod lines;
+pub mod process;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;

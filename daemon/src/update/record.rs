@@ -1,0 +1,317 @@
+//! The open deployment on disk.
+//!
+//! ```text
+//! <datastore>/deployment/          stands exactly while a deployment is open
+//!     manifest.yaml                what the caller gave, never read from the caller's place again
+//!     plan.json                    the Components that take part and their Artifacts
+//!     journal                      the state: first whole, then what each step changed
+//! <datastore>/last.json            how the last deployment ended
+//! ```
+//!
+//! The directory gets its name when it is complete, so a crash while it is made leaves nothing. It is renamed before it
+//! is removed, so a crash while it is removed leaves nothing either.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::{Deployment, Head, Member};
+use super::plan::Plan;
+use crate::core::error::{Error, Kind};
+use crate::core::job::JobResult;
+use crate::core::store::{self, Journal, StoreError, Tail};
+
+const OPEN: &str = "deployment";
+const PLAN_LIMIT: u64 = 256 * 1024 * 1024;
+const LAST_LIMIT: u64 = 1024 * 1024;
+
+/// The record cannot be written or makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file was read, but not understood.
+    #[error("The record \"{}\" is damaged: {reason}.", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<RecordError> for Error {
+    fn from(error: RecordError) -> Self {
+        Self::new(Kind::Storage, error.to_string())
+    }
+}
+
+/// What one step changed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Change {
+    head: Option<Head>,
+    members: BTreeMap<usize, Member>,
+}
+
+impl Change {
+    fn between(old: &Deployment, new: &Deployment) -> Option<Self> {
+        let head = (old.head != new.head).then(|| new.head.clone());
+        let changed = new.members.iter().enumerate().filter(|(index, member)| old.members.get(*index) != Some(member));
+        let members: BTreeMap<usize, Member> = changed.map(|(index, member)| (index, member.clone())).collect();
+        (head.is_some() || !members.is_empty()).then_some(Self { head, members })
+    }
+
+    fn apply(self, deployment: &mut Deployment) -> Result<(), String> {
+        if let Some(head) = self.head {
+            deployment.head = head;
+        }
+        for (index, member) in self.members {
+            *deployment.members.get_mut(index).ok_or(format!("there is no Component {index}"))? = member;
+        }
+        Ok(())
+    }
+}
+
+/// The record of the open deployment.
+#[derive(Debug)]
+pub struct Record {
+    directory: PathBuf,
+    journal: Journal,
+    saved: Deployment,
+}
+
+/// A record that was found, with what it says.
+#[derive(Debug)]
+pub struct Found {
+    /// To go on writing.
+    pub record: Record,
+    /// Who takes part.
+    pub plan: Plan,
+    /// Where it is.
+    pub deployment: Deployment,
+    /// The last entry was cut short: the state is that of the entry before it.
+    pub torn: bool,
+}
+
+impl Record {
+    /// Writes the record of a new deployment. Nothing of it stands if this fails.
+    pub fn create(datastore: &Path, manifest: &str, plan: &Plan, deployment: Deployment) -> Result<Self, RecordError> {
+        let directory = datastore.join(OPEN);
+        let draft = datastore.join("deployment.new");
+        store::make_directory(datastore)?;
+        store::remove_directory(&draft)?;
+        match Self::fill(&draft, manifest, plan, deployment) {
+            Ok(mut record) => {
+                store::rename_directory(&draft, &directory)?;
+                record.directory = directory;
+                Ok(record)
+            }
+            Err(error) => {
+                // Best effort: a draft is never read, and removed before the next one.
+                drop(store::remove_directory(&draft));
+                Err(error)
+            }
+        }
+    }
+
+    fn fill(draft: &Path, manifest: &str, plan: &Plan, deployment: Deployment) -> Result<Self, RecordError> {
+        store::make_directory(draft)?;
+        store::replace(&draft.join("manifest.yaml"), manifest.as_bytes())?;
+        store::replace(&draft.join("plan.json"), &encode(plan, &draft.join("plan.json"))?)?;
+        let path = draft.join("journal");
+        let mut journal = Journal::create(&path)?;
+        journal.append(&encode(&deployment, &path)?, true)?;
+        store::sync_directory(draft)?;
+        Ok(Self { directory: draft.to_owned(), journal, saved: deployment })
+    }
+
+    /// Reads the record of the open deployment, if there is one.
+    pub fn open(datastore: &Path) -> Result<Option<Found>, RecordError> {
+        for leftover in ["deployment.new", "deployment.old"] {
+            store::remove_directory(&datastore.join(leftover))?;
+        }
+        let directory = datastore.join(OPEN);
+        if !directory.try_exists().map_err(StoreError::of("open", &directory))? {
+            return Ok(None);
+        }
+        let path = directory.join("plan.json");
+        let plan: Plan = decode(&store::read(&path, PLAN_LIMIT)?.unwrap_or_default(), &path)?;
+        let path = directory.join("journal");
+        let (journal, found) = Journal::open(&path)?;
+        let mut entries = found.entries.into_iter();
+        let mut deployment: Deployment = decode(&entries.next().unwrap_or_default(), &path)?;
+        for entry in entries {
+            let change: Change = decode(&entry, &path)?;
+            change.apply(&mut deployment).map_err(|reason| RecordError::Damaged { path: path.clone(), reason })?;
+        }
+        if deployment.members.len() != plan.members.len() {
+            let reason = "it does not have the Components of the plan".to_owned();
+            return Err(RecordError::Damaged { path, reason });
+        }
+        let record = Self { directory, journal, saved: deployment.clone() };
+        Ok(Some(Found { record, plan, deployment, torn: found.tail == Tail::Torn }))
+    }
+
+    /// Puts the state on disk. Without `durable` a power cut may lose it, the end of the daemon may not.
+    pub fn save(&mut self, deployment: &Deployment, durable: bool) -> Result<(), RecordError> {
+        if let Some(change) = Change::between(&self.saved, deployment) {
+            let entry = encode(&change, &self.directory)?;
+            self.journal.append(&entry, durable)?;
+            self.saved = deployment.clone();
+        }
+        Ok(())
+    }
+
+    /// The Manifest as the caller gave it.
+    pub fn manifest(&self) -> Result<String, RecordError> {
+        let path = self.directory.join("manifest.yaml");
+        let bytes = store::read(&path, PLAN_LIMIT)?.unwrap_or_default();
+        String::from_utf8(bytes).map_err(|error| RecordError::Damaged { path, reason: error.to_string() })
+    }
+
+    /// The deployment is over: remembers how it ended, then removes the record.
+    pub fn close(self, last: &Last) -> Result<(), RecordError> {
+        let datastore = self.directory.parent().unwrap_or(&self.directory).to_owned();
+        last.save(&datastore)?;
+        let old = datastore.join("deployment.old");
+        store::remove_directory(&old)?;
+        store::rename_directory(&self.directory, &old)?;
+        store::remove_directory(&old)?;
+        Ok(())
+    }
+
+    /// Puts a record that cannot be read aside, so that a new deployment can be made; it is kept for people.
+    pub fn set_aside(datastore: &Path) -> Result<PathBuf, RecordError> {
+        let aside = datastore.join("deployment.damaged");
+        store::remove_directory(&aside)?;
+        store::rename_directory(&datastore.join(OPEN), &aside)?;
+        Ok(aside)
+    }
+}
+
+/// How the last deployment ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// Name of its Manifest.
+    pub manifest: String,
+    /// How it ended.
+    pub result: JobResult,
+    /// What went wrong.
+    pub error: Option<Error>,
+    /// No caller was there to be told, because the daemon went on by itself after a restart.
+    pub untold: bool,
+    /// The System was left inconsistent and no deployment succeeded since.
+    pub inconsistent: bool,
+}
+
+impl Last {
+    /// Remembers it.
+    pub fn save(&self, datastore: &Path) -> Result<(), RecordError> {
+        let path = datastore.join("last.json");
+        store::make_directory(datastore)?;
+        Ok(store::replace(&path, &encode(self, &path)?)?)
+    }
+
+    /// Reads it; `None` if there never was a deployment.
+    pub fn load(datastore: &Path) -> Result<Option<Self>, RecordError> {
+        let path = datastore.join("last.json");
+        store::read(&path, LAST_LIMIT)?.map(|bytes| decode(&bytes, &path)).transpose()
+    }
+}
+
+fn encode<T: Serialize>(value: &T, path: &Path) -> Result<Vec<u8>, RecordError> {
+    serde_json::to_vec(value).map_err(|error| RecordError::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<T, RecordError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| RecordError::Damaged { path: path.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::handle::RunOptions;
+    use crate::update::machine::{Event, Outcome};
+
+    fn deployment() -> Deployment {
+        Deployment::new([1, 1], RunOptions::default())
+    }
+
+    fn plan() -> Plan {
+        Plan::for_tests(2)
+    }
+
+    #[test]
+    fn every_saved_state_comes_back() {
+        let datastore = tempfile::tempdir().unwrap();
+        let mut deployment = deployment();
+        let mut record = Record::create(datastore.path(), "name: x", &plan(), deployment.clone()).unwrap();
+        for event in [Event::Begin("b".into()), Event::Ended(0, Outcome::Done), Event::Ended(1, Outcome::Done)] {
+            deployment.step(event).unwrap();
+            record.save(&deployment, false).unwrap();
+            let found = Record::open(datastore.path()).unwrap().unwrap();
+            assert_eq!(found.deployment, deployment);
+            assert!(!found.torn);
+        }
+        assert_eq!(record.manifest().unwrap(), "name: x");
+    }
+
+    #[test]
+    fn closing_leaves_the_last_result_and_no_record() {
+        let datastore = tempfile::tempdir().unwrap();
+        let record = Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        let last =
+            Last { manifest: "m".into(), result: JobResult::Done, error: None, untold: false, inconsistent: false };
+        record.close(&last).unwrap();
+        assert!(Record::open(datastore.path()).unwrap().is_none());
+        assert_eq!(Last::load(datastore.path()).unwrap(), Some(last));
+        assert_eq!(std::fs::read_dir(datastore.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_draft_is_no_record() {
+        let datastore = tempfile::tempdir().unwrap();
+        Record::fill(&datastore.path().join("deployment.new"), "", &plan(), deployment()).unwrap();
+        assert!(Record::open(datastore.path()).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(datastore.path()).unwrap().count(), 0);
+    }
+
+    /// A journal cut at any byte gives a state that once was, in full.
+    #[test]
+    fn a_cut_at_any_byte_gives_an_earlier_state() {
+        let datastore = tempfile::tempdir().unwrap();
+        let mut deployment = deployment();
+        let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
+        let mut states = vec![deployment.clone()];
+        let first = usize::try_from(record.journal.length()).unwrap();
+        for event in [Event::Begin("b".into()), Event::Ended(1, Outcome::Done), Event::Ended(0, Outcome::Done)] {
+            deployment.step(event).unwrap();
+            record.save(&deployment, true).unwrap();
+            states.push(deployment.clone());
+        }
+        let used = usize::try_from(record.journal.length()).unwrap();
+        let path = datastore.path().join("deployment/journal");
+        let whole = std::fs::read(&path).unwrap();
+        for at in first..used {
+            let mut cut = whole.clone();
+            cut[at..].fill(0);
+            std::fs::write(&path, &cut).unwrap();
+            let found = Record::open(datastore.path()).unwrap().unwrap();
+            assert!(states[..3].contains(&found.deployment), "at {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_makes_no_sense_is_named_and_can_be_set_aside() {
+        let datastore = tempfile::tempdir().unwrap();
+        Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        std::fs::write(datastore.path().join("deployment/plan.json"), "{").unwrap();
+        let message = Record::open(datastore.path()).unwrap_err().to_string();
+        assert!(message.contains("plan.json\" is damaged"), "{message}");
+        Record::set_aside(datastore.path()).unwrap();
+        assert!(Record::open(datastore.path()).unwrap().is_none());
+    }
+}
