@@ -6,9 +6,13 @@
 pub mod answers;
 pub mod artifact;
 pub mod component;
+pub mod document;
 pub mod handle;
 pub mod machine;
 pub mod plan;
 pub mod reboot;
 pub mod record;
+pub mod manifest;
 pub mod runner;
+pub mod selection;
+pub mod topology;
