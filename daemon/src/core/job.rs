@@ -302,12 +302,8 @@ impl JobReporter {
         drop(self.job.log.send(line));
     }
 
-    /// Ends the Job.
-    pub fn finish(self, result: JobResult, error: Option<Error>) {
-        self.end(result, error);
-    }
-
-    fn end(&self, result: JobResult, error: Option<Error>) {
+    /// Ends the Job; it can end only once.
+    pub fn finish(&self, result: JobResult, error: Option<Error>) {
         let changed = self.sender.send_if_modified(|status| {
             if status.state == JobState::Done {
                 return false;
@@ -334,7 +330,7 @@ impl Drop for JobReporter {
     /// Work that vanishes without a word has failed.
     fn drop(&mut self) {
         let message = "The work ended without a result; see the log of orchestratord.";
-        self.end(JobResult::Failed, Some(Error::new(super::error::Kind::Failed, message)));
+        self.finish(JobResult::Failed, Some(Error::new(super::error::Kind::Failed, message)));
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Unchanged {
 /// A Plan.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
+    /// Names the deployment; part of the tags of its calls.
+    pub id: String,
     /// Name of the Manifest.
     pub manifest: String,
     /// SHA-256 of the Manifest's text, hexadecimal.

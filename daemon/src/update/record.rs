@@ -174,12 +174,13 @@ impl Record {
     /// The deployment is over: remembers how it ended, then removes the record.
     pub fn close(self, last: &Last) -> Result<(), RecordError> {
         let datastore = self.directory.parent().unwrap_or(&self.directory).to_owned();
-        last.save(&datastore)?;
+        let remembered = last.save(&datastore);
         let old = datastore.join("deployment.old");
         store::remove_directory(&old)?;
         store::rename_directory(&self.directory, &old)?;
         store::remove_directory(&old)?;
-        Ok(())
+        // Perhaps there was no space, and now there is.
+        remembered.or_else(|_| last.save(&datastore))
     }
 
     /// Puts a record that cannot be read aside, so that a new deployment can be made; it is kept for people.

@@ -1,0 +1,545 @@
+//! The one place where requests meet: at most one piece of work on a deployment at a time, queries beside each other.
+//!
+//! | request           | while a Job works       | while a deployment rests | else |
+//! |-------------------|-------------------------|--------------------------|------|
+//! | Install           | `Busy`                  | `Busy`                   | begins when the running queries have ended |
+//! | Resume, Rollback  | `Busy`; waits if the daemon began the Job by itself | goes on | the untold end of the last deployment, or `NothingInProgress` |
+//! | Plan              | `Busy`                  | asks the Components      | asks the Components |
+//! | Inventory         | what is known           | asks the Components      | asks the Components |
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::deployment::{Drive, Ending, OpenDeployment, orders, resting_place, say};
+use super::environment::{Environment, unique_tag};
+use super::handle::{
+    Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
+};
+use super::machine::{Deployment, Event};
+use super::manifests::ManifestStore;
+use super::plan::Plan;
+use super::prepare::prepare;
+use super::record::{Found, Last, Record};
+use super::survey::{inventory, survey};
+use super::view::View;
+use crate::core::error::{Error, Kind};
+use crate::core::job::{JobReporter, JobResult, Jobs, Severity};
+
+/// Requests that may wait to be looked at.
+const MAILBOX: usize = 32;
+/// Requests that may wait for queries or for a Job of the daemon's own to end.
+const WAITING: usize = 32;
+/// What Jobs of this domain work on.
+const SUBJECT: &str = "system";
+
+/// Makes the [`Environment`] anew from the configuration.
+pub type Load = Box<dyn Fn() -> Result<Environment, Error> + Send>;
+
+/// What a task brings back.
+enum Worked {
+    /// A query has ended.
+    Query,
+    /// An install was refused before anything was touched; with a record if later calls have to find one.
+    Refused(Option<Box<OpenDeployment>>),
+    /// A deployment was worked on.
+    Deployment(Ending, Arc<JobReporter>),
+}
+
+/// Who works on a deployment now.
+enum Working {
+    Nobody,
+    /// A caller's Job, or one in the making.
+    Caller,
+    /// The daemon itself, after a restart.
+    Daemon,
+}
+
+/// The actor of the update domain.
+pub struct Actor {
+    environment: Environment,
+    load: Load,
+    jobs: Jobs,
+    view: View,
+    stop: CancellationToken,
+    requests: mpsc::Receiver<Request>,
+    waiting: VecDeque<Request>,
+    open: Option<Box<OpenDeployment>>,
+    working: Working,
+    queries: usize,
+    tasks: JoinSet<Worked>,
+}
+
+impl Actor {
+    /// An actor that has not begun, with the door to it.
+    pub fn new(environment: Environment, load: Load, jobs: Jobs, stop: CancellationToken) -> (Self, UpdateHandle) {
+        let (sender, requests) = mpsc::channel(MAILBOX);
+        let (view, status) = View::new();
+        let actor = Self {
+            environment,
+            load,
+            jobs,
+            view,
+            stop,
+            requests,
+            waiting: VecDeque::new(),
+            open: None,
+            working: Working::Nobody,
+            queries: 0,
+            tasks: JoinSet::new(),
+        };
+        (actor, UpdateHandle::new(sender, status))
+    }
+
+    /// Works until it is told to stop. What is open then is on disk.
+    pub async fn run(mut self) {
+        self.take_up();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => break,
+                Some(worked) = self.tasks.join_next() => self.worked(worked),
+                request = self.requests.recv() => match request {
+                    Some(request) => self.take(request),
+                    None => break,
+                },
+            }
+        }
+        // A drive notices the stop by itself and leaves its record as it is; queries are simply dropped.
+        while !matches!(self.working, Working::Nobody) {
+            match self.tasks.join_next().await {
+                Some(worked) => self.worked(worked),
+                None => break,
+            }
+        }
+    }
+
+    /// Looks at what the last daemon left behind.
+    fn take_up(&mut self) {
+        let settings = self.environment.settings.clone();
+        self.view.manifest(&ManifestStore::new(&settings.manifest_store).current_name());
+        match Last::load(&settings.datastore_dir) {
+            Ok(Some(last)) => {
+                self.view.inconsistent(last.inconsistent);
+                self.view.error(last.error);
+            }
+            Ok(None) => {}
+            Err(error) => self.alarm(error.into()),
+        }
+        match Record::open(&settings.datastore_dir) {
+            Ok(Some(found)) => self.found(found),
+            Ok(None) => self.look_around(),
+            Err(error) => self.damaged(error.into()),
+        }
+    }
+
+    fn found(&mut self, found: Found) {
+        let Found { record, plan, deployment, torn } = found;
+        if torn {
+            tracing::warn!("The last entry of the deployment's record was cut short; going on from the one before it.");
+        }
+        let open = Box::new(OpenDeployment { record, plan: Arc::new(plan), state: deployment });
+        self.view.planned(&open.plan);
+        if open.state.head.rest.is_some() {
+            let (state, point) = resting_place(&open.state);
+            self.view.at_rest(state, point);
+            self.open = Some(open);
+            return;
+        }
+        tracing::warn!("The deployment of \"{}\" was cut short; going on with it.", open.plan.manifest);
+        match self.environment.host.boot_id() {
+            Ok(boot_id) => {
+                self.working = Working::Daemon;
+                self.drive(open, "resume", 0, Event::Recover(boot_id), true);
+            }
+            Err(error) => {
+                self.alarm(error.into());
+                self.open = Some(open);
+            }
+        }
+    }
+
+    /// A record that cannot be read says neither how far the deployment came nor how to take it back.
+    fn damaged(&mut self, error: Error) {
+        let datastore = self.environment.settings.datastore_dir.clone();
+        let kept = match Record::set_aside(&datastore) {
+            Ok(path) => format!(" It is kept as \"{}\".", path.display()),
+            Err(error) => format!(" {error}"),
+        };
+        let text = format!("The System may be inconsistent: {}{kept}", error.message);
+        let error = Error::new(Kind::Inconsistent, text);
+        let last = Last {
+            manifest: String::new(),
+            result: JobResult::Inconsistent,
+            error: Some(error.clone()),
+            untold: true,
+            inconsistent: true,
+        };
+        if let Err(error) = last.save(&datastore) {
+            tracing::error!("{error}");
+        }
+        self.view.inconsistent(true);
+        self.alarm(error);
+        self.look_around();
+    }
+
+    fn alarm(&self, error: Error) {
+        tracing::error!("{error}");
+        self.view.error(Some(error));
+    }
+
+    /// Asks the Components who they are, so that readers see them.
+    fn look_around(&mut self) {
+        let topology = match self.environment.topology(None) {
+            Ok(topology) => topology,
+            Err(error) => {
+                self.view.system_type("");
+                return self.alarm(error);
+            }
+        };
+        self.view.system_type(&topology.system_type);
+        let (environment, view) = (self.environment.clone(), self.view.clone());
+        self.query(async move {
+            let survey = survey(&topology, &environment).await;
+            view.surveyed(&survey.found, survey.errors.is_empty());
+            for error in survey.errors {
+                tracing::warn!("{error}");
+                view.error(Some(error));
+            }
+        });
+    }
+
+    fn query(&mut self, query: impl Future<Output = ()> + Send + 'static) {
+        self.queries += 1;
+        self.tasks.spawn(async move {
+            query.await;
+            Worked::Query
+        });
+    }
+
+    fn take(&mut self, request: Request) {
+        let busy = !matches!(self.working, Working::Nobody);
+        match request {
+            // An error in answering means that the caller has gone; that is no concern of ours.
+            Request::Ping(reply) => drop(reply.send(())),
+            Request::Reload(reply) => drop(reply.send(self.reload())),
+            Request::Inventory(scope, _, reply) if busy => drop(reply.send(Ok(self.known(scope)))),
+            Request::Inventory(scope, components, reply) => self.inventory(scope, components, reply),
+            Request::Plan(_, reply) if busy => drop(reply.send(Err(self.busy()))),
+            Request::Plan(manifest, reply) => {
+                let environment = self.environment.clone();
+                self.query(async move {
+                    let prepared = prepare(&manifest, &environment).await;
+                    drop(reply.send(prepared.map(|prepared| prepared.plan.steps())));
+                });
+            }
+            Request::Install(_, _, _, reply) if busy || self.open.is_some() => drop(reply.send(Err(self.busy()))),
+            request @ Request::Install(..) if self.queries > 0 => self.wait(request),
+            Request::Install(manifest, options, caller, reply) => self.install(manifest, options, caller, reply),
+            request @ (Request::Resume(..) | Request::Rollback(..)) if matches!(self.working, Working::Daemon) => {
+                self.wait(request);
+            }
+            Request::Resume(_, _, reply) | Request::Rollback(_, _, _, reply) if busy => {
+                drop(reply.send(Err(self.busy())));
+            }
+            request @ (Request::Resume(..) | Request::Rollback(..)) if self.queries > 0 => self.wait(request),
+            Request::Resume(options, caller, reply) => {
+                self.go_on("resume", caller, reply, |boot_id| Event::Resume(options, boot_id));
+            }
+            Request::Rollback(options, force, caller, reply) => {
+                self.go_on("rollback", caller, reply, |boot_id| Event::Rollback(options, force, boot_id));
+            }
+        }
+    }
+
+    fn wait(&mut self, request: Request) {
+        if self.waiting.len() < WAITING {
+            return self.waiting.push_back(request);
+        }
+        let error = Error::new(Kind::Busy, "Too many requests wait already.");
+        match request {
+            Request::Install(_, _, _, reply) | Request::Resume(_, _, reply) | Request::Rollback(_, _, _, reply) => {
+                drop(reply.send(Err(error)));
+            }
+            // Nothing else waits.
+            _ => {}
+        }
+    }
+
+    fn busy(&self) -> Error {
+        let status = self.view.now();
+        let text = match (self.open.as_ref().map(|open| resting_place(&open.state)), status.active_job) {
+            (Some((UpdateState::RebootRequired, _)), _) => format!(
+                "A deployment of \"{}\" waits for a reboot of the host; reboot and resume it, or roll it back.",
+                status.manifest
+            ),
+            (Some((_, Some(point))), _) => format!(
+                "A deployment of \"{}\" rests before {}; resume it or roll it back.",
+                status.manifest,
+                point.as_str()
+            ),
+            (Some(_), _) => format!("A deployment of \"{}\" is open; resume it or roll it back.", status.manifest),
+            (None, Some(job)) => format!("Job \"{job}\" is at work on a deployment of \"{}\".", status.manifest),
+            (None, None) => "Another install is being prepared.".to_owned(),
+        };
+        Error::new(Kind::Busy, text)
+    }
+
+    fn reload(&mut self) -> Result<(), Error> {
+        // Work that runs keeps what it began with.
+        self.environment = (self.load)().inspect_err(|error| tracing::error!("{error}"))?;
+        if matches!(self.working, Working::Nobody) && self.open.is_none() {
+            let topology = self.environment.topology(None);
+            self.view.error(topology.as_ref().err().cloned());
+            self.look_around();
+            topology?;
+        }
+        Ok(())
+    }
+
+    /// What is known without asking: the Components may be in the middle of something.
+    fn known(&self, scope: InventoryScope) -> Inventory {
+        tracing::debug!(?scope, "answering an inventory from what is known");
+        let status = self.view.now();
+        let entries = status.components.into_iter().flat_map(|component| {
+            let name = format!("{}/{}", component.key.component_type, component.key.id);
+            component.provides.into_iter().map(move |(key, value)| InventoryEntry {
+                component: name.clone(),
+                key,
+                value,
+            })
+        });
+        let mut entries: Vec<_> = entries.collect();
+        entries.sort();
+        Inventory { entries, errors: Vec::new() }
+    }
+
+    fn inventory(
+        &mut self,
+        scope: InventoryScope,
+        components: Option<String>,
+        reply: oneshot::Sender<Result<Inventory, Error>>,
+    ) {
+        let topology = match self.environment.topology(components.as_deref()) {
+            Ok(topology) => topology,
+            Err(error) => return drop(reply.send(Err(error))),
+        };
+        let (environment, view) = (self.environment.clone(), self.view.clone());
+        self.query(async move {
+            let (survey, inventory) = inventory(&topology, &environment, scope).await;
+            view.surveyed(&survey.found, survey.errors.is_empty());
+            for error in &inventory.errors {
+                tracing::warn!("{error}");
+            }
+            drop(reply.send(Ok(inventory)));
+        });
+    }
+
+    fn install(
+        &mut self,
+        manifest: ManifestRequest,
+        options: RunOptions,
+        caller: u32,
+        reply: oneshot::Sender<Result<u32, Error>>,
+    ) {
+        self.working = Working::Caller;
+        self.view.busy(None);
+        let (environment, view, jobs, stop) =
+            (self.environment.clone(), self.view.clone(), self.jobs.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            match begin(&manifest, &options, &environment, &view).await {
+                Ok((open, boot_id)) => {
+                    let job = Arc::new(jobs.begin("install", SUBJECT, caller));
+                    view.busy(Some(job.job().id));
+                    view.error(None);
+                    drop(reply.send(Ok(job.job().id)));
+                    let ending = Drive::new(open, environment, job.clone(), view, stop)
+                        .run(Event::Begin(boot_id), false)
+                        .await;
+                    Worked::Deployment(ending, job)
+                }
+                Err((error, open)) => {
+                    tracing::error!("{error}");
+                    view.error(Some(error.clone()));
+                    drop(reply.send(Err(error)));
+                    Worked::Refused(open)
+                }
+            }
+        });
+    }
+
+    fn go_on(
+        &mut self,
+        kind: &'static str,
+        caller: u32,
+        reply: oneshot::Sender<Result<u32, Error>>,
+        event: impl FnOnce(String) -> Event,
+    ) {
+        let Some(open) = self.open.take() else {
+            return drop(reply.send(self.tell_last(kind, caller)));
+        };
+        match self.environment.host.boot_id() {
+            Ok(boot_id) => {
+                self.working = Working::Caller;
+                let id = self.drive(open, kind, caller, event(boot_id), false);
+                drop(reply.send(Ok(id)));
+            }
+            Err(error) => {
+                self.open = Some(open);
+                drop(reply.send(Err(error.into())));
+            }
+        }
+    }
+
+    /// After the daemon ended a deployment by itself, the first who asks gets to know how.
+    fn tell_last(&self, kind: &'static str, caller: u32) -> Result<u32, Error> {
+        let datastore = &self.environment.settings.datastore_dir;
+        match Last::load(datastore)? {
+            Some(last) if last.untold && !(kind == "rollback" && last.result == JobResult::Done) => {
+                Last { untold: false, ..last.clone() }.save(datastore)?;
+                let job = self.jobs.begin(kind, SUBJECT, caller);
+                job.finish(last.result, last.error);
+                Ok(job.job().id)
+            }
+            _ => {
+                let what = if kind == "resume" { "nothing to resume" } else { "nothing to roll back" };
+                Err(Error::new(Kind::NothingInProgress, format!("There is {what}: no deployment is open.")))
+            }
+        }
+    }
+
+    fn drive(
+        &mut self,
+        open: Box<OpenDeployment>,
+        kind: &'static str,
+        caller: u32,
+        event: Event,
+        recovering: bool,
+    ) -> u32 {
+        let job = Arc::new(self.jobs.begin(kind, SUBJECT, caller));
+        let id = job.job().id;
+        self.view.busy(Some(id));
+        let drive =
+            Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
+        self.tasks.spawn(async move { Worked::Deployment(drive.run(event, recovering).await, job) });
+        id
+    }
+
+    fn worked(&mut self, worked: Result<Worked, tokio::task::JoinError>) {
+        let worked = match worked {
+            Ok(worked) => worked,
+            Err(error) => {
+                // A panic is a defect. What it worked on is on disk; a new daemon takes it up from there.
+                tracing::error!("A task of the update service was lost: {error}");
+                return self.stop.cancel();
+            }
+        };
+        match worked {
+            Worked::Query => self.queries -= 1,
+            Worked::Refused(open) => {
+                self.working = Working::Nobody;
+                let (state, point) =
+                    open.as_ref().map_or((UpdateState::Idle, None), |open| resting_place(&open.state));
+                self.view.at_rest(state, point);
+                self.open = open;
+            }
+            Worked::Deployment(ending, job) => {
+                let by_daemon = matches!(self.working, Working::Daemon);
+                self.working = Working::Nobody;
+                match ending {
+                    Ending::Open(open) => self.open = Some(open),
+                    Ending::Abandoned => {}
+                    Ending::Over { record, plan, result, committed, error } => {
+                        let last = Last {
+                            manifest: plan.manifest.clone(),
+                            result,
+                            error,
+                            untold: by_daemon,
+                            inconsistent: self.is_inconsistent_after(result),
+                        };
+                        self.over(record, &plan, last, committed, &job);
+                    }
+                }
+            }
+        }
+        if self.queries == 0 && matches!(self.working, Working::Nobody) {
+            for request in std::mem::take(&mut self.waiting) {
+                self.take(request);
+            }
+        }
+    }
+
+    fn is_inconsistent_after(&self, result: JobResult) -> bool {
+        match result {
+            JobResult::Inconsistent => true,
+            JobResult::Done => false,
+            _ => self.view.now().inconsistent,
+        }
+    }
+
+    fn over(&mut self, record: Record, plan: &Plan, last: Last, committed: bool, job: &JobReporter) {
+        let manifests = ManifestStore::new(&self.environment.settings.manifest_store);
+        let stored = if committed { manifests.commit(&plan.manifest_digest) } else { manifests.end() };
+        if let Err(error) = stored {
+            say(job, Severity::Warning, "", &error.to_string());
+        }
+        if let Err(error) = record.close(&last) {
+            say(job, Severity::Error, "", &error.to_string());
+        }
+        let reason = last.error.as_ref().map(|error| format!(" {}", error.message)).unwrap_or_default();
+        let text = format!("The deployment of \"{}\" is over: {}.{reason}", plan.manifest, last.result.as_str());
+        say(job, if last.error.is_some() { Severity::Error } else { Severity::Info }, "", &text);
+        self.view.inconsistent(last.inconsistent);
+        self.view.error(last.error.clone());
+        self.view.manifest(&manifests.current_name());
+        self.view.all_idle();
+        self.view.at_rest(UpdateState::Idle, None);
+        job.finish(last.result, last.error);
+        self.look_around();
+    }
+}
+
+/// Works out what an install does and writes its record. An install that fails here has touched nothing; if the caller
+/// wants stops, it gets a record all the same, so that the calls it will make find something to end.
+async fn begin(
+    manifest: &ManifestRequest,
+    options: &RunOptions,
+    environment: &Environment,
+    view: &View,
+) -> Result<(OpenDeployment, String), (Error, Option<Box<OpenDeployment>>)> {
+    let prepared = async {
+        let boot_id = environment.host.boot_id()?;
+        let prepared = prepare(manifest, environment).await?;
+        view.surveyed(&prepared.surveyed, true);
+        let state = Deployment::new(orders(&prepared.plan), options.clone());
+        let open = record(environment, &manifest.text, prepared.plan, state)?;
+        ManifestStore::new(&environment.settings.manifest_store)
+            .begin(&open.plan.manifest_digest, &manifest.text)
+            .map_err(Error::from)?;
+        Ok((open, boot_id))
+    };
+    let error = match prepared.await {
+        Ok(begun) => return Ok(begun),
+        Err(error) => error,
+    };
+    if options.stop_before.is_empty() {
+        return Err((error, None));
+    }
+    let plan = Plan { id: unique_tag("failed"), ..Plan::default() };
+    let state = Deployment::failed_early(options.clone(), error.clone());
+    match record(environment, &manifest.text, plan, state) {
+        Ok(open) => Err((error, Some(Box::new(open)))),
+        Err(also) => {
+            tracing::error!("{also}");
+            Err((error, None))
+        }
+    }
+}
+
+fn record(environment: &Environment, text: &str, plan: Plan, state: Deployment) -> Result<OpenDeployment, Error> {
+    let record = Record::create(&environment.settings.datastore_dir, text, &plan, state.clone())?;
+    Ok(OpenDeployment { record, plan: Arc::new(plan), state })
+}

@@ -1,0 +1,342 @@
+//! Carries a deployment out: asks the machine what comes next, puts its state on disk, does it, and reports back.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::component::ComponentKey;
+use super::environment::Environment;
+use super::handle::{StopPoint, UpdateState};
+use super::interface::{Interface, LogSink};
+use super::machine::{Activity, Deployment, Effect, Event, Outcome, Rest};
+use super::member::{self, Calls};
+use super::plan::Plan;
+use super::record::Record;
+use super::runner::KILL_GRACE;
+use super::view::View;
+use crate::core::error::{Error, Kind};
+use crate::core::job::{JobReporter, JobResult, LogLine, Severity};
+
+/// A deployment that nobody works on.
+#[derive(Debug)]
+pub struct OpenDeployment {
+    /// Its record.
+    pub record: Record,
+    /// Who takes part.
+    pub plan: Arc<Plan>,
+    /// Where it is.
+    pub state: Deployment,
+}
+
+/// How a piece of work on a deployment ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// The deployment stays open.
+    Open(Box<OpenDeployment>),
+    /// The deployment is over.
+    Over {
+        /// Its record, to be closed.
+        record: Record,
+        /// Who took part.
+        plan: Arc<Plan>,
+        /// How it ended.
+        result: JobResult,
+        /// The new versions stand.
+        committed: bool,
+        /// What went wrong.
+        error: Option<Error>,
+    },
+    /// The daemon stops; the next one finds the record and goes on.
+    Abandoned,
+}
+
+/// A deployment that is worked on.
+#[derive(Debug)]
+pub struct Drive {
+    open: OpenDeployment,
+    environment: Environment,
+    job: Arc<JobReporter>,
+    view: View,
+    /// Cancelled when the daemon stops.
+    stop: CancellationToken,
+    calls: Calls,
+    reports: JoinSet<(usize, Outcome)>,
+    told_of_storage: bool,
+}
+
+impl Drive {
+    /// Takes a deployment up for a Job.
+    pub fn new(
+        open: OpenDeployment,
+        environment: Environment,
+        job: Arc<JobReporter>,
+        view: View,
+        stop: CancellationToken,
+    ) -> Self {
+        view.planned(&open.plan);
+        let interfaces = open.plan.members.iter().map(|member| {
+            let job = job.clone();
+            Arc::new(Interface {
+                name: member.interface.clone(),
+                program: member.program.clone(),
+                component: member.key.clone(),
+                arguments: member.arguments.clone(),
+                root: environment.tree(&member.key),
+                runner: environment.runner.clone(),
+                timeout: environment.settings.interface_timeout,
+                patience: KILL_GRACE,
+                log: LogSink::new(move |line| job.log(line)),
+            })
+        });
+        let calls = Calls {
+            interfaces: interfaces.collect(),
+            plan: open.plan.clone(),
+            environment: environment.clone(),
+            cancel: CancellationToken::new(),
+            view: view.clone(),
+            job: job.clone(),
+        };
+        Self { open, environment, job, view, stop, calls, reports: JoinSet::new(), told_of_storage: false }
+    }
+
+    /// Works until the Job ends. With `recovering`, what an earlier daemon left running is taken over first.
+    pub async fn run(mut self, first: Event, recovering: bool) -> Ending {
+        if recovering {
+            for (index, activity) in self.open.state.running() {
+                let attempt = self.open.state.members[index].attempts(activity);
+                self.reports.spawn(self.calls.clone().take_over(index, activity, attempt));
+            }
+        }
+        let mut events = vec![first];
+        loop {
+            for event in std::mem::take(&mut events) {
+                let effects = match self.step(event) {
+                    Ok(effects) => effects,
+                    Err(error) => return self.refused(error),
+                };
+                for effect in effects {
+                    match effect {
+                        Effect::Run(index, activity) => self.start(index, activity),
+                        Effect::Warn(text) => self.say(Severity::Warning, "", &text),
+                        Effect::RebootHost => match self.reboot().await {
+                            Some(event) => events.push(event),
+                            None => return self.abandoned(JobResult::RebootRequired, None),
+                        },
+                        Effect::Rest { why, error } => return self.rested(why, error),
+                        Effect::Refuse(error) => return self.refused(error),
+                        Effect::Finish { result, error } => return self.over(result, error),
+                    }
+                }
+            }
+            if events.is_empty() {
+                match self.wait().await {
+                    Some(found) => events = found,
+                    None => {
+                        let text = "orchestratord stops; it goes on with the deployment at its next start.";
+                        return self.abandoned(JobResult::Stopped, Some(Error::new(Kind::Failed, text)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for reports; takes all that are there at once, so that they share one write to the disk. `None`: stop.
+    async fn wait(&mut self) -> Option<Vec<Event>> {
+        let cancelled = self.job.cancelled();
+        let cancellable = !self.open.state.head.cancelled && self.open.state.can_cancel();
+        let mut events = Vec::new();
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return None,
+            () = cancelled.cancelled(), if cancellable => {
+                // Downloads are cut short; nothing else may be left half way.
+                if matches!(self.open.state.head.phase, super::machine::Phase::Group(Activity::Download, _)) {
+                    self.calls.cancel.cancel();
+                }
+                self.say(Severity::Warning, "", "The deployment was cancelled; rolling back at the next step.");
+                events.push(Event::Cancel);
+            }
+            Some(report) = self.reports.join_next() => self.report(report, &mut events),
+        }
+        while let Some(report) = self.reports.try_join_next() {
+            self.report(report, &mut events);
+        }
+        Some(events)
+    }
+
+    fn report(&self, report: Result<(usize, Outcome), tokio::task::JoinError>, events: &mut Vec<Event>) {
+        match report {
+            Ok((index, outcome)) => {
+                let activity = self.open.state.running().into_iter().find(|(who, _)| *who == index);
+                if let Some((_, activity)) = activity {
+                    self.tell(index, activity, &outcome);
+                }
+                events.push(Event::Ended(index, outcome));
+            }
+            // A task that panicked. Nothing knows whose it was; without a panic in the code this does not happen.
+            Err(error) => tracing::error!("A call was lost: {error}"),
+        }
+    }
+
+    /// Lets the machine decide, and puts what it decided on disk before anybody acts on it.
+    fn step(&mut self, event: Event) -> Result<Vec<Effect>, Error> {
+        let before = self.open.state.clone();
+        let effects = self.open.state.step(event.clone()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+        // Without effects nothing depends on this step yet, and the next one that matters takes it along.
+        let Err(error) = self.open.record.save(&self.open.state, !effects.is_empty()) else {
+            self.after_step();
+            return Ok(effects);
+        };
+        let error = Error::from(error);
+        if !std::mem::replace(&mut self.told_of_storage, true) {
+            self.say(Severity::Error, "", &error.message);
+        }
+        if before.is_bound() {
+            // There is only one way to go, with or without a record.
+            self.after_step();
+            return Ok(effects);
+        }
+        self.open.state = before;
+        if matches!(event, Event::Begin(_) | Event::Resume(..) | Event::Rollback(..)) {
+            return Err(error);
+        }
+        let impossible = |error: super::machine::Impossible| Error::new(Kind::Failed, error.to_string());
+        self.open.state.step(Event::Unrecorded(error)).map_err(impossible)?;
+        let effects = self.open.state.step(event).map_err(impossible)?;
+        // Should this fail too, the older state on disk leads to the same end.
+        drop(self.open.record.save(&self.open.state, true));
+        self.after_step();
+        Ok(effects)
+    }
+
+    fn after_step(&self) {
+        let state = &self.open.state;
+        if !state.can_cancel() {
+            let why = if state.head.failed { "it is being rolled back" } else { "it is being committed" };
+            let text = format!("The deployment cannot be cancelled any more: {why}.");
+            self.job.refuse_cancel(Error::new(Kind::NotSupported, text));
+        }
+        self.job.report(member::progress(state), &member::step_text(state));
+    }
+
+    fn start(&mut self, index: usize, activity: Activity) {
+        let key = &self.open.plan.members[index].key;
+        let share = member::share(activity);
+        self.view.component(key, |component| {
+            activity.as_str().clone_into(&mut component.state);
+            component.progress = component.progress.max(share);
+        });
+        tracing::info!(component = %key, state = activity.as_str(), "{}: {}", key, activity.as_str());
+        let attempt = self.open.state.members[index].attempts(activity);
+        self.reports.spawn(self.calls.clone().make(index, activity, attempt));
+    }
+
+    /// Shows how an activity ended.
+    fn tell(&self, index: usize, activity: Activity, outcome: &Outcome) {
+        let key = &self.open.plan.members[index].key;
+        let error = match outcome {
+            Outcome::Failed(error) => error.clone(),
+            Outcome::Interrupted => {
+                let text = format!("{} was cut short by the end of orchestratord or the host.", activity.as_str());
+                self.say_of(Severity::Warning, Some(key), &text);
+                return;
+            }
+            _ => return,
+        };
+        self.say_of(Severity::Error, Some(key), &error.message);
+        self.view.component(key, |component| {
+            "failed".clone_into(&mut component.state);
+            component.last_error = Some(error);
+        });
+    }
+
+    /// Reboots the host. What comes back is the failure to; `None`: the daemon is told to stop, as it should be now.
+    async fn reboot(&mut self) -> Option<Event> {
+        self.say(Severity::Info, "", "Rebooting the host.");
+        if let Err(error) = self.environment.host.reboot().await {
+            return Some(self.no_reboot(error.into()));
+        }
+        let limit = self.environment.settings.reboot_timeout;
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = tokio::time::sleep(limit) => {
+                let text = format!("The host did not reboot within {} seconds.", limit.as_secs());
+                Some(self.no_reboot(Error::new(Kind::RebootFailed, text)))
+            }
+        }
+    }
+
+    fn no_reboot(&self, error: Error) -> Event {
+        self.say(Severity::Error, "", &error.message);
+        Event::RebootFailed(error)
+    }
+
+    fn rested(self, why: Rest, error: Option<Error>) -> Ending {
+        let (state, point, result) = match why {
+            Rest::Stopped(point) => (UpdateState::Waiting, Some(point), JobResult::Stopped),
+            Rest::RebootRequired => (UpdateState::RebootRequired, None, JobResult::RebootRequired),
+        };
+        let word = point.map_or("the reboot of the host", StopPoint::as_str);
+        self.say(Severity::Info, "", &format!("The deployment rests before {word}."));
+        self.end(state, point, result, error)
+    }
+
+    /// The request is refused; the deployment rests where it did.
+    fn refused(self, error: Error) -> Ending {
+        let (state, point) = resting_place(&self.open.state);
+        self.say(Severity::Error, "", &error.message);
+        self.end(state, point, JobResult::Failed, Some(error))
+    }
+
+    fn end(self, state: UpdateState, point: Option<StopPoint>, result: JobResult, error: Option<Error>) -> Ending {
+        self.view.error(error.clone());
+        self.view.at_rest(state, point);
+        self.job.finish(result, error);
+        Ending::Open(Box::new(self.open))
+    }
+
+    /// The record still has to be closed before the Job may end.
+    fn over(self, result: JobResult, error: Option<Error>) -> Ending {
+        let committed = !self.open.state.head.failed;
+        Ending::Over { record: self.open.record, plan: self.open.plan, result, committed, error }
+    }
+
+    fn abandoned(self, result: JobResult, error: Option<Error>) -> Ending {
+        self.job.finish(result, error);
+        Ending::Abandoned
+    }
+
+    fn say(&self, severity: Severity, component: &str, message: &str) {
+        say(&self.job, severity, component, message);
+    }
+
+    fn say_of(&self, severity: Severity, key: Option<&ComponentKey>, message: &str) {
+        self.say(severity, &key.map(ToString::to_string).unwrap_or_default(), message);
+    }
+}
+
+/// Where an open deployment rests, for the status.
+pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
+    match state.head.rest {
+        Some(Rest::Stopped(point)) => (UpdateState::Waiting, Some(point)),
+        Some(Rest::RebootRequired) => (UpdateState::RebootRequired, None),
+        None => (UpdateState::Waiting, None),
+    }
+}
+
+/// Writes a line to the daemon's log and to the log of the Job.
+pub fn say(job: &JobReporter, severity: Severity, component: &str, message: &str) {
+    match severity {
+        Severity::Info => tracing::info!(job = job.job().id, component, "{message}"),
+        Severity::Warning => tracing::warn!(job = job.job().id, component, "{message}"),
+        Severity::Error => tracing::error!(job = job.job().id, component, "{message}"),
+    }
+    job.log(LogLine { severity, component: component.to_owned(), message: message.to_owned() });
+}
+
+/// The order groups of a Plan, one number per member.
+pub fn orders(plan: &Plan) -> Vec<u32> {
+    plan.members.iter().map(|member| member.order).collect()
+}

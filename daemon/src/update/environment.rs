@@ -1,0 +1,86 @@
+//! What the update domain works with: settings, runner, host, keys.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answers::AnswerError;
+use super::artifact::VerifyKeys;
+use super::component::ComponentKey;
+use super::document::{Document, DocumentKind};
+use super::interface::tree::Tree;
+use super::reboot::Host;
+use super::runner::Runner;
+use super::topology::Topology;
+use crate::config::Settings;
+use crate::core::error::Error;
+
+/// What a piece of work gets when it begins; a reload gives the next piece another one.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// The configuration.
+    pub settings: Arc<Settings>,
+    /// Runs the programs of Interfaces.
+    pub runner: Arc<dyn Runner>,
+    /// The machine that is rebooted.
+    pub host: Arc<dyn Host>,
+    /// Keys that Artifacts must be signed with; none: signatures are not looked at.
+    pub keys: Arc<VerifyKeys>,
+    slots: Option<Arc<Semaphore>>,
+}
+
+impl Environment {
+    /// Reads the keys.
+    pub fn new(settings: Arc<Settings>, runner: Arc<dyn Runner>, host: Arc<dyn Host>) -> Result<Self, Error> {
+        let keys = Arc::new(VerifyKeys::load(&settings.verify_keys)?);
+        let slots = (settings.max_parallel > 0).then(|| Arc::new(Semaphore::new(settings.max_parallel)));
+        Ok(Self { settings, runner, host, keys, slots })
+    }
+
+    /// A place among the calls that may run at once; held until it is dropped.
+    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        match &self.slots {
+            // An error means that the semaphore was closed, which nobody does.
+            Some(slots) => slots.clone().acquire_owned().await.ok(),
+            None => None,
+        }
+    }
+
+    /// Reads the Topology. `components` replaces the file with the Components of a split one.
+    pub fn topology(&self, components: Option<&str>) -> Result<Topology, Error> {
+        let main = Document::read(&self.settings.topology_dir.join("topology.yaml"), DocumentKind::Topology)?;
+        let components = match components {
+            Some(text) => Some(Document::new("topology components", text)),
+            None => match &self.settings.topology_components {
+                Some(path) => Some(Document::read(path, DocumentKind::Topology)?),
+                None => None,
+            },
+        };
+        let topology = Topology::parse(&main, components.as_ref())?;
+        for warning in &topology.warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(topology)
+    }
+
+    /// Where the File API tree of a Component lies.
+    pub fn tree(&self, key: &ComponentKey) -> PathBuf {
+        Tree::path(&self.settings.datastore_dir, key)
+    }
+}
+
+/// A word that no other call of this or an earlier daemon has: for calls outside a deployment.
+pub fn unique_tag(word: &str) -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{:x}-{count}-{word}", since.as_micros(), std::process::id())
+}
+
+impl From<AnswerError> for Error {
+    fn from(error: AnswerError) -> Self {
+        Self::new(crate::core::error::Kind::InterfaceFailed, error.to_string())
+    }
+}
