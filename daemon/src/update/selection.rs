@@ -90,7 +90,9 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DeviceType { device_types } => write!(formatter, "it is for the device type {}", any_of(device_types)),
+            Self::DeviceType { device_types } => {
+                write!(formatter, "it is for the device type {}", any_of(device_types))
+            }
             Self::PayloadType { payload_type, interface } => write!(
                 formatter,
                 "its payload type \"{}\" is not the Interface \"{}\"",
@@ -258,9 +260,7 @@ fn refusal(
         match value {
             None => Some(Refusal::KeyMissing { key: key.clone() }),
             Some(value) if accepted.contains(value) => None,
-            Some(value) => {
-                Some(Refusal::Value { key: key.clone(), value: value.clone(), accepted: accepted.clone() })
-            }
+            Some(value) => Some(Refusal::Value { key: key.clone(), value: value.clone(), accepted: accepted.clone() }),
         }
     })
 }
