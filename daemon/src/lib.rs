@@ -5,5 +5,7 @@
 
 pub mod bus;
 pub mod core;
+pub mod logging;
+pub mod supervisor;
 pub mod systemd;
 pub mod update;

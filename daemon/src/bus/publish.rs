@@ -182,7 +182,7 @@ impl Task {
         let server = connection.object_server();
         server.at(root_path(), zbus::fdo::ObjectManager).await?;
         server.at(root_path(), Manager::new(manager_view)).await?;
-        server.at(root_path(), Update::new(handle.clone(), publisher.clone(), update_view)).await?;
+        server.at(root_path(), Update::new(handle.clone(), publisher.clone(), phase.clone(), update_view)).await?;
 
         let mut task = Self {
             connection: connection.clone(),

@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 
+use super::Phase;
 use super::auth::{Action, authorise};
 use super::error::Refusal;
 use super::options::Options;
 use super::publish::Publisher;
 use super::view::{error_pair, job_path, no_path, text, view};
-use crate::core::error::Error;
+use crate::core::error::{Error, Kind};
 use crate::update::handle::{PlanStep, StopPoint, UpdateHandle, UpdateStatus};
 
 view! {
@@ -48,12 +49,30 @@ impl From<&UpdateStatus> for UpdateView {
 pub(super) struct Update {
     handle: UpdateHandle,
     publisher: Publisher,
+    phase: watch::Receiver<Phase>,
     view: watch::Receiver<UpdateView>,
 }
 
 impl Update {
-    pub(super) fn new(handle: UpdateHandle, publisher: Publisher, view: watch::Receiver<UpdateView>) -> Self {
-        Self { handle, publisher, view }
+    pub(super) fn new(
+        handle: UpdateHandle,
+        publisher: Publisher,
+        phase: watch::Receiver<Phase>,
+        view: watch::Receiver<UpdateView>,
+    ) -> Self {
+        Self { handle, publisher, phase, view }
+    }
+
+    /// Lets a call in: its caller may do this, and the daemon is not about to end. Returns the caller's user id.
+    async fn admit(&self, connection: &Connection, call: &Header<'_>, action: Action) -> Result<u32, Error> {
+        let caller = authorise(connection, call, action).await?;
+        if *self.phase.borrow() == Phase::Stopping {
+            return Err(Error::new(
+                Kind::NotSupported,
+                "The daemon \"orchestratord\" is stopping and takes no new work.",
+            ));
+        }
+        Ok(caller)
     }
 
     /// Turns the acceptance of a Job into its path, once all that the acceptance changed has been announced.
@@ -85,7 +104,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<HashMap<&'static str, Variant<'static>>>, Refusal> {
-        authorise(connection, &call, Action::Inspect).await?;
+        self.admit(connection, &call, Action::Inspect).await?;
         let mut options = Options::new("Plan", &["base-directory", "topology-components"], options)?;
         let steps = self.handle.plan(options.manifest(manifest)?).await?;
         Ok(steps.into_iter().map(step).collect())
@@ -108,7 +127,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Update).await?;
+        let caller = self.admit(connection, &call, Action::Update).await?;
         let known = ["base-directory", "reboot", "stop-before", "topology-components"];
         let mut options = Options::new("Install", &known, options)?;
         let request = options.manifest(manifest)?;
@@ -127,7 +146,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Update).await?;
+        let caller = self.admit(connection, &call, Action::Update).await?;
         let mut options = Options::new("Resume", &["reboot", "stop-before"], options)?;
         let job = self.handle.resume(options.run()?, caller).await;
         self.accepted(job).await
@@ -145,7 +164,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Update).await?;
+        let caller = self.admit(connection, &call, Action::Update).await?;
         let mut options = Options::new("Rollback", &["force", "reboot", "stop-before"], options)?;
         let run = options.run()?;
         let job = self.handle.rollback(run, options.force()?, caller).await;
@@ -165,7 +184,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<(String, String, String)>, Vec<String>), Refusal> {
-        authorise(connection, &call, Action::Inspect).await?;
+        self.admit(connection, &call, Action::Inspect).await?;
         let mut options = Options::new("Inventory", &["scope", "topology-components"], options)?;
         let (scope, components) = options.inventory()?;
         let inventory = self.handle.inventory(scope, components).await?;
@@ -187,7 +206,7 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
-        authorise(connection, &call, Action::Update).await?;
+        self.admit(connection, &call, Action::Update).await?;
         Options::new("Reload", &[], options)?;
         self.handle.reload().await?;
         self.publisher.flush().await?;
