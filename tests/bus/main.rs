@@ -3,3 +3,5 @@
 
 mod introspection;
 mod methods;
+mod recorder;
+mod signals;
