@@ -4,6 +4,9 @@
 //! adapters to the init system, and [`supervisor`] puts the parts together.
 
 pub mod config;
+pub mod bus;
 pub mod core;
+pub mod logging;
+pub mod supervisor;
 pub mod systemd;
 pub mod update;

@@ -1,1 +1,260 @@
-//! x
+//! Client proxies of orchestratord, one per interface.
+//!
+//! The contract itself stands in `xml/` beside this crate: one commented file per interface, equal to what the daemon
+//! answers to introspection. The proxies add nothing to it; what a member means is said there and in
+//! `docs/dbus-api.md`.
+//!
+//! Methods that change something set the message flag that lets polkit ask the user for a password; a caller who wants
+//! no prompt makes the call through [`zbus::Proxy::call_with_flags`].
+//!
+//! ```no_run
+//! # async fn example() -> zbus::Result<()> {
+//! use orchestratord_dbus::{JobProxy, Options, UpdateProxy};
+//!
+//! let connection = zbus::Connection::system().await?;
+//! let update = UpdateProxy::new(&connection).await?;
+//! let manifest = std::fs::read_to_string("manifest.yaml")?;
+//! let job = update.install(&manifest, Options::from([("reboot", "defer".into())])).await?;
+//! let job = JobProxy::builder(&connection).path(job).build().await?;
+//! println!("{}", job.wait().await?);
+//! # Ok(())
+//! # }
+//! ```
+
+use std::collections::HashMap;
+
+pub use zbus;
+pub use zbus::fdo::{ManagedObjects, ObjectManagerProxy};
+use zbus::{DBusError, OwnedObjectPath, OwnedVariant, Variant};
+
+/// Bus name of the daemon.
+pub const BUS_NAME: &str = "org.orchestratord1";
+/// Path of the object that stands for the System; it carries Manager, Update and `ObjectManager`.
+pub const ROOT_PATH: &str = "/org/orchestratord1";
+/// Below this path, `/<type>/<id>` (both escaped) is a Component.
+pub const COMPONENT_PREFIX: &str = "/org/orchestratord1/component";
+/// Below this path, `/<number>` is a Job.
+pub const JOB_PREFIX: &str = "/org/orchestratord1/job";
+
+/// Options of a call: the last argument of every method that changes something. An unknown key is an error.
+pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// One step of a plan: `order` u, `component-type` s, `id` s, `action` s, `interface` s, `from-version` s,
+/// `to-version` s, `artifact-name` s, `artifact` s, `size` t.
+pub type PlanStep = HashMap<String, OwnedVariant>;
+
+/// Error name and message; both are empty if there is no error.
+pub type ErrorPair = (String, String);
+
+/// The daemon itself.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Manager",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Manager {
+    /// Version of the daemon.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// `starting`, `idle`, `busy`, `degraded` or `stopping`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// A Job was accepted.
+    #[zbus(signal)]
+    fn job_new(&self, id: u32, job: zbus::ObjectPath<'_>) -> zbus::Result<()>;
+
+    /// A Job ended; its object lingers for some minutes.
+    #[zbus(signal)]
+    fn job_removed(&self, id: u32, job: zbus::ObjectPath<'_>, result: &str) -> zbus::Result<()>;
+}
+
+/// Updates of the System.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Update",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Update {
+    /// What `install` would do, in order. Options: `base-directory` s, `topology-components` s.
+    #[zbus(allow_interactive_auth)]
+    fn plan(&self, manifest: &str, options: Options<'_>) -> zbus::Result<Vec<PlanStep>>;
+
+    /// Begins to install a Manifest and returns the Job. Options: `base-directory` s, `stop-before` as, `reboot` s,
+    /// `topology-components` s.
+    #[zbus(allow_interactive_auth)]
+    fn install(&self, manifest: &str, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Goes on with the open deployment. Options: `stop-before` as, `reboot` s.
+    #[zbus(allow_interactive_auth)]
+    fn resume(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Takes the open deployment back. Options: `stop-before` as, `reboot` s, `force` b.
+    #[zbus(allow_interactive_auth)]
+    fn rollback(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Asks the Components what they are: (component, key, value) entries and one message per Component that did not
+    /// answer. Options: `scope` s (`all`, `provides`), `topology-components` s.
+    #[zbus(allow_interactive_auth)]
+    fn inventory(&self, options: Options<'_>) -> zbus::Result<(Vec<(String, String, String)>, Vec<String>)>;
+
+    /// Reads configuration and Topology again. No options.
+    #[zbus(allow_interactive_auth)]
+    fn reload(&self, options: Options<'_>) -> zbus::Result<()>;
+
+    /// `idle`, `busy`, `waiting` or `reboot-required`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// State before which the open deployment stopped at a caller's wish; empty if it did not.
+    #[zbus(property)]
+    fn stopped_before(&self) -> zbus::Result<String>;
+
+    /// Name of the Manifest that is being installed, else of the one installed last.
+    #[zbus(property)]
+    fn manifest(&self) -> zbus::Result<String>;
+
+    /// System type of the Topology; empty if there is no valid Topology.
+    #[zbus(property)]
+    fn system_type(&self) -> zbus::Result<String>;
+
+    /// The Job that runs; `/` if none does.
+    #[zbus(property)]
+    fn active_job(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// What went wrong last.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<ErrorPair>;
+}
+
+/// A Component of the System.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Component",
+    default_service = "org.orchestratord1",
+    assume_defaults = false
+)]
+pub trait Component {
+    /// Component type.
+    #[zbus(property(emits_changed_signal = "const"), name = "Type")]
+    fn component_type(&self) -> zbus::Result<String>;
+
+    /// What its Interface answered to `Identity`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> zbus::Result<String>;
+
+    /// Name of its Interface.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn interface(&self) -> zbus::Result<String>;
+
+    /// Arguments that the Topology gives to the Interface.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn arguments(&self) -> zbus::Result<Vec<String>>;
+
+    /// `idle`, `selected`, `unchanged`, `failed`, or the state of the Interface protocol that ran last.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// Version that it said it has; empty if unknown.
+    #[zbus(property)]
+    fn version(&self) -> zbus::Result<String>;
+
+    /// What it said it provides.
+    #[zbus(property)]
+    fn provides(&self) -> zbus::Result<HashMap<String, String>>;
+
+    /// Share of the current deployment that is behind it, 0 to 1.
+    #[zbus(property)]
+    fn progress(&self) -> zbus::Result<f64>;
+
+    /// What went wrong with it last.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<ErrorPair>;
+}
+
+/// Long work.
+#[zbus::proxy(interface = "org.orchestratord1.Job", default_service = "org.orchestratord1", assume_defaults = false)]
+pub trait Job {
+    /// Asks the work to stop.
+    #[zbus(allow_interactive_auth)]
+    fn cancel(&self) -> zbus::Result<()>;
+
+    /// Returns the result once the Job has ended; all its properties have their last values by then.
+    fn wait(&self) -> zbus::Result<String>;
+
+    /// A line of the Job's log; the severity is `info`, `warning` or `error`.
+    #[zbus(signal)]
+    fn log(&self, severity: &str, component: &str, message: &str) -> zbus::Result<()>;
+
+    /// Number of the Job.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn id(&self) -> zbus::Result<u32>;
+
+    /// `install`, `resume` or `rollback`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kind(&self) -> zbus::Result<String>;
+
+    /// The object it works on.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn subject(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// User id of the caller who began it.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn started_by(&self) -> zbus::Result<u32>;
+
+    /// When it was accepted, in microseconds since 1970.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn started(&self) -> zbus::Result<u64>;
+
+    /// `queued`, `running` or `done`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// From 0 to 1, never falling.
+    #[zbus(property)]
+    fn progress(&self) -> zbus::Result<f64>;
+
+    /// What is being done, for people.
+    #[zbus(property)]
+    fn step(&self) -> zbus::Result<String>;
+
+    /// How it ended; empty while it runs.
+    #[zbus(property)]
+    fn result(&self) -> zbus::Result<String>;
+
+    /// What went wrong, also when the result is `stopped` or `rolled-back`.
+    #[zbus(property)]
+    fn error(&self) -> zbus::Result<ErrorPair>;
+}
+
+/// The `ObjectManager` of the daemon: all Components and Jobs with their properties in one call, and signals when
+/// they appear and vanish. Paths between the root and an object come with no interfaces; skip them.
+pub async fn objects(connection: &zbus::Connection) -> zbus::Result<ObjectManagerProxy<'static>> {
+    ObjectManagerProxy::builder(connection).destination(BUS_NAME).path(ROOT_PATH).build().await
+}
+
+/// A Job whose properties are asked for at each read. After [`JobProxy::wait`] they are final; a caching proxy, which
+/// the `receive_*_changed` streams need (`JobProxy::builder`), may lag behind the reply of `wait`.
+pub async fn job(connection: &zbus::Connection, path: OwnedObjectPath) -> zbus::Result<JobProxy<'static>> {
+    JobProxy::builder(connection).path(path).cache_properties(zbus::proxy::CacheProperties::No).build().await
+}
+
+/// A Component whose properties are asked for at each read; `path` as in [`ManagedObjects`].
+pub async fn component(connection: &zbus::Connection, path: OwnedObjectPath) -> zbus::Result<ComponentProxy<'static>> {
+    ComponentProxy::builder(connection).path(path).cache_properties(zbus::proxy::CacheProperties::No).build().await
+}
+
+/// Error name and message of an error reply; `None` for an error that did not come from the other side.
+///
+/// zbus keeps the names that every D-Bus service shares in a variant of their own, hence this.
+pub fn error_reply(error: &zbus::Error) -> Option<ErrorPair> {
+    let pair = |error: &dyn DBusError| {
+        (error.name().to_string(), error.description().map(ToOwned::to_owned).unwrap_or_default())
+    };
+    match error {
+        zbus::Error::MethodError(name, message, _) => Some((name.to_string(), message.clone().unwrap_or_default())),
+        zbus::Error::FDO(error) => Some(pair(error.as_ref())),
+        zbus::Error::DBus(error) => Some(pair(error.as_ref())),
+        _ => None,
+    }
+}
