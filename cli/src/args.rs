@@ -1,0 +1,304 @@
+//! The command line of `orchestratorctl`.
+#![expect(clippy::doc_markdown, reason = "the comments are the help text, where backticks would be seen")]
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// States before which a deployment can stop, spelled as the Interface protocol spells them.
+pub const STOP_POINTS: [&str; 3] = ["ArtifactCommit", "ArtifactRollback", "Cleanup"];
+
+/// Controls orchestratord
+#[derive(Debug, Parser)]
+#[command(
+    name = "orchestratorctl",
+    version,
+    about = "Control orchestratord, which updates a System of many Components as one unit",
+    long_about = "orchestratorctl controls orchestratord, the daemon that updates a System of many Components as one \
+                  unit. It talks to the daemon over the D-Bus system bus, which starts the daemon if need be; the \
+                  environment variable DBUS_SYSTEM_BUS_ADDRESS names another bus.\n\n\
+                  Results go to standard output, progress and errors to standard error. A deployment belongs to the \
+                  daemon: ending orchestratorctl, by Ctrl-C or otherwise, never stops it.",
+    after_long_help = EXIT_CODES,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Arguments {
+    /// Print JSON instead of text for people
+    ///
+    /// Commands that read print one document, "watch" prints one object per line, and "install", "resume" and
+    /// "rollback" print the result object when the Job has ended. The shapes are stable: keys are added, never renamed.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Exit codes, for help and man pages.
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done, or stopped before the state that was asked for
+    1  failed, or the daemon cannot be reached or left the bus
+    2  wrong arguments
+    4  the host has to be rebooted before the deployment can go on
+    5  access denied
+    6  not supported, or not now
+    7  a deployment is open; resume it or roll it back first
+    8  there is no deployment to resume or to roll back
+   10  invalid configuration
+   11  invalid Manifest
+   12  invalid Topology
+   13  invalid Artifact
+   14  no Artifact fits a Component
+   15  an Interface failed
+   16  a Component cannot be rolled back
+   17  the host did not reboot
+   18  the state directory cannot be read or written
+   19  cancelled
+   20  the System is neither in the old nor in the new state
+  130  interrupted by Ctrl-C; the deployment goes on
+  143  asked to terminate; the deployment goes on";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the System, the deployment and the Components
+    ///
+    /// Shows what orchestratord is doing, the type of the System, the Manifest that is being or was installed last,
+    /// where an open deployment has stopped, what went wrong last, and every Component with its state and version.
+    Status,
+
+    /// Show what "install" would do, in order
+    ///
+    /// Checks the Manifest against the Topology, asks every Component for its identity and what it provides, selects
+    /// the Artifacts, and prints one line per Component in the order of the update. Nothing is changed. The exit code
+    /// is the one "install" would have had if it had been refused.
+    Plan {
+        /// What to plan.
+        #[command(flatten)]
+        manifest: ManifestArguments,
+    },
+
+    /// Install a Manifest on the System
+    ///
+    /// Updates every Component of the System to the Artifact that the Manifest selects. If anything fails, the whole
+    /// System is rolled back. Components that have what they should have are left alone; if all have, there is nothing
+    /// to do, which is a success.
+    ///
+    /// The Manifest is read here and sent as text. Relative Artifact paths in it start in the directory of the
+    /// Manifest, or in the working directory if it comes from standard input.
+    Install {
+        /// What to install.
+        #[command(flatten)]
+        manifest: ManifestArguments,
+        /// How to go about it.
+        #[command(flatten)]
+        run: RunArguments,
+    },
+
+    /// Go on with the open deployment
+    ///
+    /// Continues a deployment that stopped before a state, or that waits for a reboot which has happened since. Going
+    /// on after a stop before ArtifactCommit commits the update.
+    Resume {
+        /// How to go about it.
+        #[command(flatten)]
+        run: RunArguments,
+    },
+
+    /// Take the open deployment back
+    ///
+    /// Returns every Component of the System to its former state. Possible until the cleanup of a deployment begins,
+    /// also after the commit.
+    Rollback {
+        /// How to go about it.
+        #[command(flatten)]
+        run: RunArguments,
+        /// Go on although a Component cannot be rolled back
+        ///
+        /// The System is inconsistent afterwards, with those Components in the new state and the others in the old.
+        #[arg(long)]
+        force: bool,
+    },
+
+    /// List the Components with state and version
+    ///
+    /// Lists what orchestratord knows about the Components; no Interface is called.
+    Components,
+
+    /// Ask the Components what they provide
+    ///
+    /// Calls the Interface of every Component and prints what it provides. Components that do not answer are named on
+    /// standard error, and the exit code is 15.
+    Provides(TopologyArguments),
+
+    /// Ask the Components for their inventory
+    ///
+    /// As "provides", together with the inventory attributes of every Component. A key with several values is printed
+    /// once for each.
+    Inventory(TopologyArguments),
+
+    /// List the Jobs that run or ended lately
+    ///
+    /// A Job is the work on one request. Ended Jobs are remembered for some minutes.
+    Jobs,
+
+    /// Follow what happens, until Ctrl-C
+    ///
+    /// Prints the present state, then every change of the daemon, the deployment, the Components and the Jobs, and the
+    /// log lines of the Jobs. It outlives restarts of the daemon. Ctrl-C ends it with exit code 0.
+    Watch,
+
+    /// Read configuration and Topology again
+    ///
+    /// Does what "systemctl reload orchestratord" does, but reports what is wrong with the files. An open deployment
+    /// keeps the Topology with which it began.
+    Reload,
+
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+        /// Program to complete
+        #[arg(long, default_value = "orchestratorctl", value_parser = ["orchestratorctl", "mender-orchestrator"])]
+        program: String,
+    },
+
+    /// Write man pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory.
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// A Manifest and the Topology to plan it for.
+#[derive(Debug, Args)]
+pub struct ManifestArguments {
+    /// Manifest, or "-" for standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// Where the Components are listed.
+    #[command(flatten)]
+    pub topology: TopologyArguments,
+}
+
+/// The Topology.
+#[derive(Debug, Args)]
+pub struct TopologyArguments {
+    /// File with the Components of a split Topology
+    ///
+    /// Takes the place of the file that the daemon's configuration names. It may hold nothing but the list of
+    /// Components.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub topology_components: Option<PathBuf>,
+}
+
+/// How to run a deployment.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Stop before this state; may be given several times
+    ///
+    /// The deployment stays open; "resume" goes on and "rollback" goes back. ArtifactCommit: everything is installed,
+    /// nothing committed. ArtifactRollback: something failed, nothing is rolled back yet. Cleanup: committed or rolled
+    /// back, the last chance to go back after a commit.
+    #[arg(long, value_name = "STATE", value_parser = STOP_POINTS)]
+    pub stop_before: Vec<String>,
+
+    /// Do not reboot the host; end with exit code 4 instead
+    ///
+    /// Whoever reboots the host calls "orchestratorctl resume" afterwards.
+    #[arg(long)]
+    pub defer_reboot: bool,
+
+    /// Print the Job and return as soon as the daemon has accepted the request
+    #[arg(long)]
+    pub detach: bool,
+
+    /// Show all log lines of the Job, not just warnings and errors
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+    use orchestratord::core::error::Kind;
+    use orchestratord::update::handle::StopPoint;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn stop_points_are_those_of_the_daemon() {
+        for word in STOP_POINTS {
+            assert_eq!(word.parse::<StopPoint>().unwrap().as_str(), word);
+        }
+    }
+
+    #[test]
+    fn the_help_lists_every_exit_code() {
+        for kind in Kind::ALL {
+            let code = format!("\n{:>5}  ", kind.exit_code());
+            assert!(EXIT_CODES.contains(&code), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_a_page_worth_of_help() {
+        for command in Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+            let parts = command.get_subcommands().count();
+            assert!(parts > 0 || about.contains("\n\n"), "{}: {about}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn arguments_are_read_as_written() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        let arguments = parse(
+            "orchestratorctl install --stop-before Cleanup m.yaml --stop-before ArtifactCommit --defer-reboot -t c.yaml \
+             --json",
+        );
+        let arguments = arguments.unwrap();
+        assert!(arguments.json);
+        let Command::Install { manifest, run } = arguments.command else { panic!("{arguments:?}") };
+        assert_eq!(manifest.file, PathBuf::from("m.yaml"));
+        assert_eq!(manifest.topology.topology_components, Some(PathBuf::from("c.yaml")));
+        assert_eq!(run.stop_before, ["Cleanup", "ArtifactCommit"]);
+        assert!(run.defer_reboot && !run.detach && !run.verbose);
+
+        let Command::Rollback { force, .. } = parse("orchestratorctl rollback --force").unwrap().command else {
+            panic!()
+        };
+        assert!(force);
+        let Command::Plan { manifest } = parse("orchestratorctl plan -").unwrap().command else { panic!() };
+        assert_eq!(manifest.file, PathBuf::from("-"));
+
+        for (line, expected) in [
+            ("orchestratorctl", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+            ("orchestratorctl fly", ErrorKind::InvalidSubcommand),
+            ("orchestratorctl install", ErrorKind::MissingRequiredArgument),
+            ("orchestratorctl install a b", ErrorKind::UnknownArgument),
+            ("orchestratorctl install a --stop-before Download", ErrorKind::InvalidValue),
+            ("orchestratorctl install a --stop-before artifactcommit", ErrorKind::InvalidValue),
+            ("orchestratorctl install a --force", ErrorKind::UnknownArgument),
+            ("orchestratorctl resume m.yaml", ErrorKind::UnknownArgument),
+            ("orchestratorctl status --detach", ErrorKind::UnknownArgument),
+            ("orchestratorctl -V", ErrorKind::DisplayVersion),
+            ("orchestratorctl plan --help", ErrorKind::DisplayHelp),
+        ] {
+            assert_eq!(parse(line).unwrap_err().kind(), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Requests that move a deployment: sent, followed, and told about.
+
+use orchestratord_dbus::Options;
+use serde_json::json;
+
+use crate::PROGRAM;
+use crate::args::RunArguments;
+use crate::client::Client;
+use crate::failure::{Failure, SUCCESS};
+use crate::follow::{self, Outcome, Stage};
+use crate::interrupt::Interrupt;
+use crate::output::{complain, printable, show};
+use crate::progress;
+use crate::view::ComponentView;
+
+/// A request that moves a deployment.
+pub enum Request<'a> {
+    /// Install this Manifest.
+    Install(&'a str, Options<'a>),
+    /// Go on.
+    Resume(Options<'a>),
+    /// Go back.
+    Rollback(Options<'a>),
+}
+
+impl Request<'_> {
+    /// Sends it; returns the Job.
+    pub async fn send(self, client: &Client) -> Result<zbus::OwnedObjectPath, Failure> {
+        let update = client.update().await?;
+        let sent = match self {
+            Self::Install(manifest, options) => update.install(manifest, options).await,
+            Self::Resume(options) => update.resume(options).await,
+            Self::Rollback(options) => update.rollback(options).await,
+        };
+        sent.map_err(|error| Failure::from_bus(&error))
+    }
+}
+
+/// Sends the request and follows its Job, as the arguments want it; returns the exit code.
+pub async fn run(run: &RunArguments, json: bool, request: Request<'_>) -> Result<u8, Failure> {
+    let mut interrupt = Interrupt::new()?;
+    let stage = Stage::default();
+    let work = async {
+        let client = Client::connect().await?;
+        if run.detach {
+            let job = request.send(&client).await?;
+            let path = job.as_str();
+            let id = path.rsplit('/').next().and_then(|id| id.parse::<u64>().ok());
+            show(json, &json!({ "id": id, "path": path }), || format!("{path}\n"))?;
+            return Ok(SUCCESS);
+        }
+        let mut reporter = progress::reporter(run.verbose);
+        let outcome = follow::run(&client, || request.send(&client), reporter.as_mut(), &stage).await?;
+        drop(reporter);
+        tell(&outcome, json);
+        Ok(outcome.exit_code)
+    };
+    tokio::select! {
+        biased;
+        signal = interrupt.wait() => {
+            complain(PROGRAM, &interrupted(&stage));
+            Ok(signal)
+        }
+        outcome = work => outcome,
+    }
+}
+
+/// What it means that somebody stopped watching.
+pub fn interrupted(stage: &Stage) -> String {
+    match stage.job() {
+        Some(job) => format!(
+            "Interrupted. Job {job} goes on in orchestratord; \"orchestratorctl watch\" follows it and \"orchestratorctl \
+             status\" shows how it stands."
+        ),
+        None if stage.sent() => "Interrupted. If orchestratord has accepted the request, the deployment goes on; \
+                                 \"orchestratorctl status\" shows it."
+            .to_owned(),
+        None => "Interrupted before anything was asked of orchestratord.".to_owned(),
+    }
+}
+
+fn tell(outcome: &Outcome, json: bool) {
+    if let Some(error) = &outcome.job.error {
+        complain(PROGRAM, &error.message);
+    }
+    let told = show(json, outcome, || format!("{}\n", printable(&summary(outcome))));
+    // The exit code is about the deployment, whether or not the rest can be written.
+    match told {
+        Ok(()) | Err(Failure::BrokenPipe) => {}
+        Err(failure) => complain(PROGRAM, &failure.to_string()),
+    }
+}
+
+/// How a Job ended, in one sentence.
+pub fn summary(outcome: &Outcome) -> String {
+    let job = &outcome.job;
+    let update = outcome.update.as_ref();
+    let manifest = update.map(|update| update.manifest.as_str()).filter(|name| !name.is_empty());
+    let manifest = manifest.map_or_else(|| "the Manifest".to_owned(), |name| format!("\"{name}\""));
+    let unchanged = |component: &ComponentView| component.state == "unchanged";
+    match job.result.as_str() {
+        "done"
+            if job.kind == "install" && !outcome.components.is_empty() && outcome.components.iter().all(unchanged) =>
+        {
+            format!("Nothing to do: the System already is what {manifest} describes.")
+        }
+        "done" => match job.kind.as_str() {
+            "install" => format!("Installed {manifest}."),
+            "rollback" => "The rollback is done.".to_owned(),
+            _ => format!("The deployment of {manifest} is done."),
+        },
+        "stopped" => {
+            let state = update.map(|update| update.stopped_before.as_str()).filter(|state| !state.is_empty());
+            let place = state.map_or_else(String::new, |state| format!(" before {state}"));
+            format!("Stopped{place}; the deployment can be resumed or rolled back.")
+        }
+        "rolled-back" => "The System is back in its former state.".to_owned(),
+        "reboot-required" => "The host has to be rebooted; resume the deployment afterwards.".to_owned(),
+        "cancelled" => "The deployment was cancelled.".to_owned(),
+        "inconsistent" => "The System is inconsistent: neither in its former state nor in the new one.".to_owned(),
+        "failed" => "The deployment failed; nothing had to be rolled back.".to_owned(),
+        other => format!("Job {} ended with the result \"{other}\".", job.id),
+    }
+}
