@@ -45,6 +45,7 @@ check: ## Everything a change has to pass, except packaging.
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 	tests/interfaces/demo-component.sh
+	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
 .PHONY: check-packages
