@@ -62,12 +62,11 @@ install: ## Install what was built, below DESTDIR.
 	$(call put,755,$(BUILT)/orchestratorctl,$(BINDIR))
 	ln -sf orchestratorctl $(DESTDIR)$(BINDIR)/mender-orchestrator
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(DATADIR)/dbus-1/system-services
-	sed -e 's,/usr/libexec,$(LIBEXECDIR),' -e 's,^Type=notify-reload$$,Type=$(UNIT_TYPE),' \
+	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' -e 's,^Type=notify-reload$$,Type=$(UNIT_TYPE),' \
 	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=kill -HUP $$MAINPID') \
 	    systemd/orchestratord.service >$(DESTDIR)$(UNITDIR)/orchestratord.service
-	sed -e 's,/usr/libexec,$(LIBEXECDIR),' dbus-interfaces/org.orchestratord1.service \
+	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' dbus-interfaces/org.orchestratord1.service \
 	    >$(DESTDIR)$(DATADIR)/dbus-1/system-services/org.orchestratord1.service
-	chmod 644 $(DESTDIR)$(UNITDIR)/orchestratord.service $(DESTDIR)$(DATADIR)/dbus-1/system-services/org.orchestratord1.service
 	$(call put,644,dbus-interfaces/org.orchestratord1.conf,$(DATADIR)/dbus-1/system.d)
 	$(call put,644,$(wildcard dbus-interfaces/xml/*.xml),$(DATADIR)/dbus-1/interfaces)
 	$(call put,644,dbus-interfaces/polkit/org.orchestratord1.policy,$(DATADIR)/polkit-1/actions)
@@ -76,8 +75,8 @@ install: ## Install what was built, below DESTDIR.
 ifneq ($(HOST_CTL),)
 	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	$(HOST_CTL) man $(DESTDIR)$(MANDIR)/man1
-	for program in orchestratorctl mender-orchestrator; do \
+	umask 022 && $(HOST_CTL) man $(DESTDIR)$(MANDIR)/man1
+	umask 022 && for program in orchestratorctl mender-orchestrator; do \
 	    $(HOST_CTL) completions bash --program $$program >$(DESTDIR)$(DATADIR)/bash-completion/completions/$$program && \
 	    $(HOST_CTL) completions zsh --program $$program >$(DESTDIR)$(DATADIR)/zsh/site-functions/_$$program && \
 	    $(HOST_CTL) completions fish --program $$program >$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$program.fish || exit; \
