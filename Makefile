@@ -27,7 +27,7 @@ help: ## Print this list.
 
 .PHONY: build
 build: ## Build the release binaries.
-	$(CARGO) build --workspace --bins --release --locked
+	$(CARGO) build --release --locked -p orchestratord -p orchestratorctl
 
 .PHONY: demo
 demo: ## Show the main job on a private bus; needs no root.
