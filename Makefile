@@ -1,0 +1,105 @@
+# Everything that is done with this tree, by name: `make help` lists it.
+
+CARGO ?= cargo
+INSTALL ?= install
+
+# Where `make install` puts things. Debian, Yocto and people use the same list.
+DESTDIR ?=
+PREFIX ?= /usr
+BINDIR ?= $(PREFIX)/bin
+LIBEXECDIR ?= $(PREFIX)/libexec
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# Where cargo left the binaries; a cross build says target/<triple>/release.
+BUILT ?= target/release
+# Writes man pages and completions, so it has to run here; empty leaves them out.
+HOST_CTL ?= $(BUILT)/orchestratorctl
+# systemd before 253, such as that of Debian 12, knows "notify" only.
+UNIT_TYPE ?= $(shell v=$$(systemctl --version 2>/dev/null | sed -n 's/^systemd \([0-9]*\).*/\1/p'); \
+	[ "$${v:-253}" -ge 253 ] && echo notify-reload || echo notify)
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: help
+help: ## Print this list.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: build
+build: ## Build the release binaries.
+	$(CARGO) build --release --locked -p orchestratord -p orchestratorctl
+
+.PHONY: demo
+demo: ## Show the main job on a private bus; needs no root.
+	tests/install-packages build demo
+	CARGO="$(CARGO)" demo/run
+
+.PHONY: check
+check: ## Everything a change has to pass, except packaging.
+	tests/install-packages build demo check
+	$(CARGO) fmt --all --check
+	tests/lint-shell
+	tests/check-docs
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+	$(CARGO) build --workspace --locked
+	$(CARGO) test --workspace --locked
+	tests/interfaces/demo-component.sh
+	tests/install.sh
+	CARGO="$(CARGO)" tests/demo.sh
+
+.PHONY: check-packages
+check-packages: ## The checks of the packaging.
+	@echo "check-packages: nothing yet: packaging (debian/, meta-orchestrator/) is not part of the tree"
+
+# $(call put,mode,file,directory)
+put = $(INSTALL) -D -m $(1) -t $(DESTDIR)$(3) $(2)
+
+.PHONY: install
+install: ## Install what was built, below DESTDIR.
+	@test -x $(BUILT)/orchestratord || { echo "There is no $(BUILT)/orchestratord; run \"make build\" first." >&2; exit 1; }
+	$(call put,755,$(BUILT)/orchestratord,$(LIBEXECDIR))
+	$(call put,755,$(BUILT)/orchestratorctl,$(BINDIR))
+	ln -sf orchestratorctl $(DESTDIR)$(BINDIR)/mender-orchestrator
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(DATADIR)/dbus-1/system-services
+	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' -e 's,^Type=notify-reload$$,Type=$(UNIT_TYPE),' \
+	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=kill -HUP $$MAINPID') \
+	    systemd/orchestratord.service >$(DESTDIR)$(UNITDIR)/orchestratord.service
+	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' dbus-interfaces/org.orchestratord1.service \
+	    >$(DESTDIR)$(DATADIR)/dbus-1/system-services/org.orchestratord1.service
+	$(call put,644,dbus-interfaces/org.orchestratord1.conf,$(DATADIR)/dbus-1/system.d)
+	$(call put,644,$(wildcard dbus-interfaces/xml/*.xml),$(DATADIR)/dbus-1/interfaces)
+	$(call put,644,dbus-interfaces/polkit/org.orchestratord1.policy,$(DATADIR)/polkit-1/actions)
+	$(INSTALL) -d $(DESTDIR)$(DATADIR)/mender-orchestrator/interfaces/v1
+	$(call put,644,docs/orchestratord.8,$(MANDIR)/man8)
+ifneq ($(HOST_CTL),)
+	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DATADIR)/bash-completion/completions \
+	    $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	umask 022 && $(HOST_CTL) man $(DESTDIR)$(MANDIR)/man1
+	umask 022 && for program in orchestratorctl mender-orchestrator; do \
+	    $(HOST_CTL) completions bash --program $$program >$(DESTDIR)$(DATADIR)/bash-completion/completions/$$program && \
+	    $(HOST_CTL) completions zsh --program $$program >$(DESTDIR)$(DATADIR)/zsh/site-functions/_$$program && \
+	    $(HOST_CTL) completions fish --program $$program >$(DESTDIR)$(DATADIR)/fish/vendor_completions.d/$$program.fish || exit; \
+	done
+endif
+
+.PHONY: install-demo
+install-demo: ## Install the Interfaces of the demonstration; not for devices.
+	$(call put,755,interfaces/v1/demo-component,$(DATADIR)/mender-orchestrator/interfaces/v1)
+	for name in demo-gateway demo-rtos; do \
+	    ln -sf demo-component $(DESTDIR)$(DATADIR)/mender-orchestrator/interfaces/v1/$$name || exit; \
+	done
+
+.PHONY: fmt
+fmt: ## Format the Rust code.
+	$(CARGO) fmt --all
+
+.PHONY: doc
+doc: ## Build the documentation of the crates.
+	$(CARGO) doc --workspace --no-deps --locked
+
+.PHONY: dist
+dist: ## Make the release archive of the last commit.
+	mkdir -p target
+	git archive --format=tar.gz --prefix=orchestratord-$(VERSION)/ --output=target/orchestratord-$(VERSION).tar.gz HEAD
+	@echo "target/orchestratord-$(VERSION).tar.gz"
