@@ -7,6 +7,7 @@ pub mod bus;
 pub mod config;
 pub mod core;
 pub mod logging;
+pub mod startup;
 pub mod supervisor;
 pub mod systemd;
 pub mod update;

@@ -6,8 +6,7 @@ use std::env;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use orchestratord::logging;
-use orchestratord::supervisor::{self, Parts};
+use orchestratord::{logging, startup, supervisor};
 
 const HELP: &str = "\
 orchestratord updates a machine made of many parts as one unit; it is reached over D-Bus as org.orchestratord1.
@@ -38,20 +37,25 @@ fn main() -> ExitCode {
 }
 
 fn serve() -> ExitCode {
-    let level = logging::Level::default();
-    if let Err(error) = logging::start(level) {
+    let (settings, warnings) = match startup::settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("orchestratord: {error}");
+            return ExitCode::from(error.kind.exit_code());
+        }
+    };
+    if let Err(error) = logging::start(settings.log_level.level()) {
         eprintln!("orchestratord cannot start its log: {error}.");
         return ExitCode::FAILURE;
     }
-    match supervisor::block_on(async { supervisor::run(parts()?).await }) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    match supervisor::block_on(async { supervisor::run(startup::parts(settings).await?).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
-}
-
-fn parts() -> anyhow::Result<Parts> {
-    anyhow::bail!("The update domain is not wired in.")
 }

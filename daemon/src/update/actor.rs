@@ -356,9 +356,8 @@ impl Actor {
                     view.busy(Some(job.job().id));
                     view.error(None);
                     drop(reply.send(Ok(job.job().id)));
-                    let ending = Drive::new(open, environment, job.clone(), view, stop)
-                        .run(Event::Begin(boot_id), false)
-                        .await;
+                    let ending =
+                        Drive::new(open, environment, job.clone(), view, stop).run(Event::Begin(boot_id), false).await;
                     Worked::Deployment(ending, job)
                 }
                 Err((error, open)) => {
@@ -422,8 +421,7 @@ impl Actor {
         let job = Arc::new(self.jobs.begin(kind, SUBJECT, caller));
         let id = job.job().id;
         self.view.busy(Some(id));
-        let drive =
-            Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
+        let drive = Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
         self.tasks.spawn(async move { Worked::Deployment(drive.run(event, recovering).await, job) });
         id
     }
@@ -441,8 +439,7 @@ impl Actor {
             Worked::Query => self.queries -= 1,
             Worked::Refused(open) => {
                 self.working = Working::Nobody;
-                let (state, point) =
-                    open.as_ref().map_or((UpdateState::Idle, None), |open| resting_place(&open.state));
+                let (state, point) = open.as_ref().map_or((UpdateState::Idle, None), |open| resting_place(&open.state));
                 self.view.at_rest(state, point);
                 self.open = open;
             }

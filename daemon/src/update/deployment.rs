@@ -182,7 +182,8 @@ impl Drive {
     /// Lets the machine decide, and puts what it decided on disk before anybody acts on it.
     fn step(&mut self, event: Event) -> Result<Vec<Effect>, Error> {
         let before = self.open.state.clone();
-        let effects = self.open.state.step(event.clone()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
+        let effects =
+            self.open.state.step(event.clone()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
         // Without effects nothing depends on this step yet, and the next one that matters takes it along.
         let Err(error) = self.open.record.save(&self.open.state, !effects.is_empty()) else {
             self.after_step();

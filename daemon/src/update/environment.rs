@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answers::AnswerError;
 use super::artifact::VerifyKeys;
 use super::component::ComponentKey;
 use super::document::{Document, DocumentKind};
@@ -35,7 +34,7 @@ impl Environment {
     /// Reads the keys.
     pub fn new(settings: Arc<Settings>, runner: Arc<dyn Runner>, host: Arc<dyn Host>) -> Result<Self, Error> {
         let keys = Arc::new(VerifyKeys::load(&settings.verify_keys)?);
-        let slots = (settings.max_parallel > 0).then(|| Arc::new(Semaphore::new(settings.max_parallel)));
+        let slots = settings.max_parallel.map(|limit| Arc::new(Semaphore::new(limit.get())));
         Ok(Self { settings, runner, host, keys, slots })
     }
 
@@ -50,7 +49,7 @@ impl Environment {
 
     /// Reads the Topology. `components` replaces the file with the Components of a split one.
     pub fn topology(&self, components: Option<&str>) -> Result<Topology, Error> {
-        let main = Document::read(&self.settings.topology_dir.join("topology.yaml"), DocumentKind::Topology)?;
+        let main = Document::read(&self.settings.topology_file(), DocumentKind::Topology)?;
         let components = match components {
             Some(text) => Some(Document::new("topology components", text)),
             None => match &self.settings.topology_components {
@@ -77,10 +76,4 @@ pub fn unique_tag(word: &str) -> String {
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     format!("{:x}-{:x}-{count}-{word}", since.as_micros(), std::process::id())
-}
-
-impl From<AnswerError> for Error {
-    fn from(error: AnswerError) -> Self {
-        Self::new(crate::core::error::Kind::InterfaceFailed, error.to_string())
-    }
 }

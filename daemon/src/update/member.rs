@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
-use super::interface::{ArtifactInput, DownloadRequest, Interface, InterfaceError, State, Tree, TreeContext};
+use super::interface::{ArtifactInput, DownloadRequest, Interface, State, Tree, TreeContext};
 use super::machine::{Activity, Deployment, Outcome, Phase};
-use super::plan::{Plan, PlannedMember};
+use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::view::View;
 use crate::core::error::{Error, Kind};
 use crate::core::job::JobReporter;
@@ -88,13 +88,13 @@ impl Calls {
         format!("{}-{index}-{}-{attempt}", self.plan.id, activity.as_str())
     }
 
-    async fn download(&self, index: usize, tag: &str) -> Result<(), InterfaceError> {
+    async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
         let interface = &self.interfaces[index];
         let member = &self.plan.members[index];
         let artifact = File::open(&member.artifact).and_then(LocalArtifact::new);
         let artifact = artifact.map_err(|error| {
             let text = format!("Cannot open the Artifact \"{}\": {error}.", member.artifact.display());
-            interface.unavailable(Error::new(Kind::NoSuitableArtifact, text))
+            Error::new(Kind::NoSuitableArtifact, text)
         })?;
         let request = DownloadRequest {
             artifact: Box::new(artifact),
@@ -107,7 +107,7 @@ impl Calls {
             },
             progress: self.progress_of(index),
         };
-        interface.download(request, tag, &self.cancel).await
+        Ok(interface.download(request, tag, &self.cancel).await?)
     }
 
     /// Passes a download's progress on, in steps of a hundredth.
@@ -153,7 +153,7 @@ impl Calls {
 fn expect_selected(member: &PlannedMember) -> Box<dyn FnOnce(&super::artifact::Header) -> Result<(), Error> + Send> {
     let (expected, path) = (member.artifact_digest.clone(), member.artifact.clone());
     Box::new(move |header| {
-        if header.checksums.digest() == expected {
+        if artifact_digest(header) == expected {
             return Ok(());
         }
         let text = format!("The Artifact \"{}\" has changed since it was selected.", path.display());
@@ -161,11 +161,11 @@ fn expect_selected(member: &PlannedMember) -> Box<dyn FnOnce(&super::artifact::H
     })
 }
 
-fn done(result: Result<(), InterfaceError>) -> Outcome {
+fn done<E: Into<Error>>(result: Result<(), E>) -> Outcome {
     result.map_or_else(failed, |()| Outcome::Done)
 }
 
-fn failed(error: InterfaceError) -> Outcome {
+fn failed(error: impl Into<Error>) -> Outcome {
     Outcome::Failed(error.into())
 }
 

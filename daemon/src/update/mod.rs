@@ -3,16 +3,25 @@
 //! The way of an install: [`handle`] takes the request, `actor` accepts it, `prepare` reads the documents and selects
 //! Artifacts, `machine` decides what happens next, `deployment` does it through `interface` and keeps `record` current.
 
+pub mod actor;
 pub mod answers;
 pub mod artifact;
 pub mod component;
+mod deployment;
 pub mod document;
+pub mod environment;
 pub mod handle;
+pub mod interface;
 pub mod machine;
 pub mod manifest;
+mod manifests;
+mod member;
 pub mod plan;
+mod prepare;
 pub mod reboot;
 pub mod record;
 pub mod runner;
 pub mod selection;
+mod survey;
 pub mod topology;
+mod view;

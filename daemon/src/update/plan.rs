@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::artifact::Header;
+use super::artifact::format::hex;
 use super::component::ComponentKey;
 use super::handle::PlanStep;
 
@@ -22,7 +24,7 @@ pub struct PlannedMember {
     pub order: u32,
     /// The Artifact; absolute.
     pub artifact: PathBuf,
-    /// SHA-256 of its `manifest`, hexadecimal: the Artifact that is installed must be the one that was selected.
+    /// [`artifact_digest`] of it: the Artifact that is installed must be the one that was selected.
     pub artifact_digest: String,
     /// Name in its header.
     pub artifact_name: String,
@@ -66,6 +68,21 @@ pub struct Plan {
     pub members: Vec<PlannedMember>,
     /// The other Components.
     pub unchanged: Vec<Unchanged>,
+}
+
+/// Tells Artifacts apart by everything that their checksums cover: SHA-256 over them, hexadecimal.
+pub fn artifact_digest(header: &Header) -> String {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    for info in [&header.raw_header_info, &header.raw_type_info, &header.raw_meta_data] {
+        context.update(&(info.len() as u64).to_le_bytes());
+        context.update(info);
+    }
+    for (name, sum) in header.checksums.files() {
+        context.update(sum);
+        context.update(name.as_bytes());
+        context.update(&[0]);
+    }
+    hex(context.finish().as_ref())
 }
 
 impl Plan {

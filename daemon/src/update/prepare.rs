@@ -12,7 +12,7 @@ use super::document::Document;
 use super::environment::Environment;
 use super::handle::ManifestRequest;
 use super::manifest::{ComponentType, Manifest};
-use super::plan::{Plan, PlannedMember, Unchanged};
+use super::plan::{Plan, PlannedMember, Unchanged, artifact_digest};
 use super::selection::{self, ARTIFACT_GROUP, ARTIFACT_NAME, Candidate, Selection};
 use super::survey::{Surveyed, survey};
 use super::{answers, topology::Topology};
@@ -76,7 +76,7 @@ impl Artifacts {
                 let (header, size) = blocking
                     .await
                     .map_err(|error| Error::new(Kind::Failed, format!("Reading \"{}\": {error}.", path.display())))??;
-                let (candidate, digest) = (candidate(&path, &header, size), header.checksums.digest());
+                let (candidate, digest) = (candidate(&path, &header, size), artifact_digest(&header));
                 Ok((name.clone(), (path, candidate, digest)))
             }
         });
@@ -145,9 +145,8 @@ fn select(
             // `check_system` has made sure that there is one.
             return Err(Error::new(Kind::InvalidManifest, format!("The Manifest has no entry for \"{name}\".")));
         };
-        answers::require_version_key(&component.provides, &component.interface).map_err(|error| {
-            Error::new(Kind::InterfaceFailed, format!("Component \"{}\": {error}", component.key))
-        })?;
+        answers::require_version_key(&component.provides, &component.interface)
+            .map_err(|error| Error::new(Kind::InterfaceFailed, format!("Component \"{}\": {error}", component.key)))?;
         let candidates = std::slice::from_ref(candidate);
         let version = |provides: &BTreeMap<String, String>| {
             answers::version_key(provides, &component.interface).map(|(_, value)| value.to_owned()).unwrap_or_default()

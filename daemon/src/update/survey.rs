@@ -10,8 +10,8 @@ use super::component::ComponentKey;
 use super::environment::{Environment, unique_tag};
 use super::handle::{Inventory, InventoryEntry, InventoryScope};
 use super::interface::{Interface, LogSink, Tree};
-use super::runner::KILL_GRACE;
 use super::prepare::duplicate;
+use super::runner::KILL_GRACE;
 use super::topology::{Topology, TopologyComponent};
 use crate::core::error::{Error, Kind};
 
@@ -62,11 +62,7 @@ pub async fn survey(topology: &Topology, environment: &Environment) -> Survey {
 }
 
 /// Asks all Components for `Provides`, and for `Inventory` too if the scope wants it.
-pub async fn inventory(
-    topology: &Topology,
-    environment: &Environment,
-    scope: InventoryScope,
-) -> (Survey, Inventory) {
+pub async fn inventory(topology: &Topology, environment: &Environment, scope: InventoryScope) -> (Survey, Inventory) {
     let asked = topology.components.iter().enumerate().map(|(number, component)| async move {
         let _slot = environment.slot().await;
         let (surveyed, interface) = ask(number, component, environment).await?;
@@ -86,9 +82,11 @@ pub async fn inventory(
         match answer {
             Ok((surveyed, pairs)) => {
                 let component = format!("{}/{}", surveyed.key.component_type, surveyed.key.id);
-                inventory.entries.extend(
-                    pairs.into_iter().map(|(key, value)| InventoryEntry { component: component.clone(), key, value }),
-                );
+                inventory.entries.extend(pairs.into_iter().map(|(key, value)| InventoryEntry {
+                    component: component.clone(),
+                    key,
+                    value,
+                }));
                 survey.found.push(surveyed);
             }
             Err(error) => inventory.errors.push(error),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use futures_util::FutureExt;
 use orchestrator_tests::scripted::{Domain, component, system};
 use orchestratord::core::error::{Error, Kind};
-use orchestratord::logging::{self, Level};
+use orchestratord::logging;
 use orchestratord::supervisor::{self, Parts};
 use orchestratord::update::handle::{Request, UpdateState};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -19,7 +19,7 @@ use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    logging::start(Level::Info).expect("the log");
+    logging::start(tracing::Level::INFO).expect("the log");
     let result = supervisor::block_on(async {
         let (domain, update) = Domain::new(system(vec![component("gateway", "1")]));
         let stop = CancellationToken::new();

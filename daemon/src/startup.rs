@@ -1,0 +1,76 @@
+//! Puts the daemon together from its configuration: which runner, which way to reboot, which actor.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use zbus::Connection;
+
+use crate::config::{RunnerChoice, Settings};
+use crate::core::error::Error;
+use crate::core::job::Jobs;
+use crate::supervisor::Parts;
+use crate::systemd::{self, logind::LogindHost, transient::TransientRunner};
+use crate::update::actor::Actor;
+use crate::update::environment::Environment;
+use crate::update::reboot::{BOOT_ID_PATH, CommandHost, Host};
+use crate::update::runner::Runner;
+use crate::update::runner::process::ProcessRunner;
+
+/// Output of calls that run as units passes through here; it survives the daemon, and not the machine.
+const SPOOL: &str = "/run/orchestrator/calls";
+/// Names another file with the boot id: a private instance can be told of a reboot that did not happen.
+const BOOT_ID_VARIABLE: &str = "ORCHESTRATORD_BOOT_ID_FILE";
+
+/// Reads the configuration from its usual places, named by the environment.
+pub fn settings() -> Result<(Settings, Vec<String>), Error> {
+    Ok(Settings::load(&|variable| std::env::var(variable).ok())?)
+}
+
+/// Makes the parts that the supervisor looks after.
+pub async fn parts(settings: Settings) -> anyhow::Result<Parts> {
+    let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
+    let runner = runner(settings.runner, &connection).await?;
+    let load = {
+        let runner = runner.clone();
+        move |settings: Settings| {
+            let host = host(&settings, &connection);
+            Environment::new(Arc::new(settings), runner.clone(), host)
+        }
+    };
+    let environment = load(settings)?;
+    let reload = Box::new(move || {
+        let (settings, warnings) = self::settings()?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        load(settings)
+    });
+    let (jobs, stop) = (Jobs::default(), CancellationToken::new());
+    let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());
+    Ok(Parts { update, jobs, actor: Box::pin(actor.run()), stop })
+}
+
+async fn runner(choice: RunnerChoice, connection: &Connection) -> anyhow::Result<Arc<dyn Runner>> {
+    let units = match choice {
+        RunnerChoice::Systemd => true,
+        RunnerChoice::Process => false,
+        RunnerChoice::Auto => systemd::available(connection).await,
+    };
+    if units {
+        tracing::info!("Interfaces run as transient units of systemd");
+        let runner = TransientRunner::new(connection.clone(), SPOOL).await;
+        return Ok(Arc::new(runner.context("The Runner \"systemd\" cannot be used")?));
+    }
+    tracing::info!("Interfaces run as processes of the daemon");
+    Ok(Arc::new(ProcessRunner::new()))
+}
+
+fn host(settings: &Settings, connection: &Connection) -> Arc<dyn Host> {
+    let boot_id = std::env::var_os(BOOT_ID_VARIABLE).map_or_else(|| PathBuf::from(BOOT_ID_PATH), PathBuf::from);
+    match &settings.reboot_command {
+        Some(command) => Arc::new(CommandHost::new(command.clone(), boot_id)),
+        None => Arc::new(LogindHost::new(connection.clone(), boot_id)),
+    }
+}
