@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod component;
 pub mod document;
 pub mod handle;
+pub mod interface;
 pub mod manifest;
 pub mod runner;
 pub mod selection;

@@ -107,31 +107,33 @@ pub enum CallError {
     System(std::io::Error),
 }
 
-impl CallError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Runner(_)
-            | Self::Exit { .. }
-            | Self::TimedOut { .. }
-            | Self::Answer(_)
-            | Self::StoppedReading { .. }
-            | Self::Unfinished { .. }
-            | Self::SizeUnknown { .. } => Kind::InterfaceFailed,
-            Self::Tree(_) => Kind::Storage,
-            Self::Artifact(error) => error.kind(),
-            Self::Unwanted(error) => error.kind,
-            Self::NoArtifact | Self::System(_) => Kind::Failed,
-        }
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        let kind = match error {
+            CallError::Runner(_)
+            | CallError::Exit { .. }
+            | CallError::TimedOut { .. }
+            | CallError::Answer(_)
+            | CallError::StoppedReading { .. }
+            | CallError::Unfinished { .. }
+            | CallError::SizeUnknown { .. } => Kind::InterfaceFailed,
+            CallError::Tree(error) => return error.into(),
+            CallError::Artifact(error) => return error.into(),
+            CallError::Unwanted(error) => return error,
+            CallError::NoArtifact | CallError::System(_) => Kind::Failed,
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
 impl From<InterfaceError> for Error {
     fn from(error: InterfaceError) -> Self {
-        let kind = match &error {
+        let message = error.to_string();
+        let kind = match error {
             InterfaceError::Name(_) | InterfaceError::Unusable { .. } => Kind::InterfaceFailed,
-            InterfaceError::Call { cause, .. } => cause.kind(),
+            InterfaceError::Call { cause, .. } => Self::from(cause).kind,
             InterfaceError::Cancelled { .. } => Kind::Cancelled,
         };
-        Self::new(kind, error.to_string())
+        Self::new(kind, message)
     }
 }

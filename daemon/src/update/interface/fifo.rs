@@ -138,6 +138,12 @@ pub(super) struct FifoWriter {
 }
 
 impl FifoWriter {
+    /// The same end once more. The reader sees the end of the file when both are dropped.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let (file, inode) = (self.file.try_clone()?, self.inode.try_clone()?);
+        Ok(Self { file, inode, gate: Arc::clone(&self.gate) })
+    }
+
     /// Closes the writing end; what this returns tells later whether all has been read.
     pub(super) fn close(self) -> io::Result<Unread> {
         // Opened while the writing end is still open, so that it is this pipe with what is in it.

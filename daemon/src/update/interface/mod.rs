@@ -2,6 +2,8 @@
 //!
 //! `docs/interface-protocol.md` describes the protocol for those who write such programs.
 
+#[cfg(test)]
+mod bench;
 mod download;
 mod error;
 mod feeder;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, access};
 use tokio_util::sync::CancellationToken;
 
-pub use self::download::{ArtifactInput, DownloadRequest};
+pub use self::download::{ArtifactInput, DownloadRequest, HeaderCheck};
 pub use self::error::{CallError, InterfaceError};
 pub use self::state::State;
 pub use self::tree::{Tree, TreeContext, TreeError};
@@ -82,7 +84,9 @@ impl Interface {
     /// The name has to be a plain file name, so that the path stays in that directory. The entry may be a symbolic link
     /// to wherever the administrator likes; what it leads to has to be a regular file that we may execute.
     pub fn locate(data_directory: &Path, name: &str) -> Result<PathBuf, InterfaceError> {
-        if matches!(name, "" | "." | "..") || name.contains(|character: char| character == '/' || character.is_control()) {
+        if matches!(name, "" | "." | "..")
+            || name.contains(|character: char| character == '/' || character.is_control())
+        {
             return Err(InterfaceError::Name(name.to_owned()));
         }
         let path = data_directory.join("interfaces/v1").join(name);
@@ -104,12 +108,7 @@ impl Interface {
 
     /// Runs a state other than `Download`, which has [`Interface::download`]. Without a tree, `Cleanup` has nothing to do
     /// and every other state fails.
-    pub async fn run_state(
-        &self,
-        state: State,
-        tag: &str,
-        cancel: &CancellationToken,
-    ) -> Result<(), InterfaceError> {
+    pub async fn run_state(&self, state: State, tag: &str, cancel: &CancellationToken) -> Result<(), InterfaceError> {
         if state == State::Download {
             return Err(self.failed(state.as_str(), CallError::NoArtifact));
         }

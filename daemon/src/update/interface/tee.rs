@@ -56,16 +56,14 @@ impl Tee {
         self.0.borrow_mut().copy = Copy::Dropped;
     }
 
-    /// Passes on what was kept, and from now on all that is read.
-    pub(super) fn forward(&self, mut to: impl Write + 'static) -> io::Result<()> {
+    /// Passes on what was kept, and from now on all that is read. If that fails, every read fails.
+    pub(super) fn forward(&self, mut to: impl Write + 'static) {
         let mut inner = self.0.borrow_mut();
-        let written = match std::mem::replace(&mut inner.copy, Copy::Dropped) {
-            Copy::Kept(bytes) => to.write_all(&bytes),
-            Copy::Dropped | Copy::Forwarded(_) => Ok(()),
-        };
+        if let Copy::Kept(bytes) = std::mem::replace(&mut inner.copy, Copy::Dropped) {
+            inner.failure = to.write_all(&bytes).err();
+        }
         // Also after a failure: closing it would look to a script like the end of the Artifact.
         inner.copy = Copy::Forwarded(Box::new(to));
-        written
     }
 
     /// Why passing on failed; then the error that the reader of the Artifact reports is only its consequence.
@@ -77,6 +75,9 @@ impl Tee {
 impl Read for Tee {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let inner = &mut *self.0.borrow_mut();
+        if inner.failure.is_some() {
+            return Err(io::Error::other("the Artifact cannot be passed on"));
+        }
         if inner.stop.is_cancelled() {
             return Err(io::Error::other("reading was cancelled"));
         }

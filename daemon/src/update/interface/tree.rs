@@ -13,6 +13,7 @@ use nix::unistd::mkfifo;
 
 use crate::core::error::{Error, Kind};
 use crate::core::name::file_escape;
+use crate::update::artifact::Header;
 use crate::update::component::ComponentKey;
 
 /// Version of the Interface protocol, as it stands in the entry `version`.
@@ -74,10 +75,10 @@ impl Tree {
     /// Makes the tree afresh, for one deployment; whatever is there already goes. On disk when this returns.
     pub fn create(root: &Path, context: &TreeContext, header: &Header) -> Result<Self, TreeError> {
         let fresh = root.with_added_extension("new");
-        remove_all(&fresh)?;
         if let Some(parent) = root.parent() {
             make_path(parent)?;
         }
+        remove_all(&fresh)?;
         make_directory(&fresh)?;
         let line = |value: Option<&str>| value.map(|value| format!("{value}\n")).unwrap_or_default();
         write(&fresh.join("version"), format!("{PROTOCOL_VERSION}\n").as_bytes())?;
