@@ -13,7 +13,7 @@ use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
 use crate::update::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
-const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 20] = [
     "ArtifactVerifyKey",
     "ArtifactVerifyKeys",
     "ArtifactsCache.Enabled",

@@ -1,7 +1,7 @@
 //! Loads the YAML documents that come from outside: bounded, with the place of every error.
 //!
 //! One parser decides what is accepted. It is `granit-parser`, an event parser that gives the position of every node;
-//! [`node`] builds a tree from its events and [`field`] reads typed values out of that tree. A deserialiser would lose
+//! `node` builds a tree from its events and `field` reads typed values out of that tree. A deserialiser would lose
 //! the positions that semantic errors need.
 
 mod field;

@@ -57,7 +57,7 @@ pub enum Selection {
 }
 
 /// Why a candidate cannot be installed on a Component.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// It is made for other device types.
     DeviceType {
@@ -174,7 +174,7 @@ pub fn select(
         .iter()
         .filter_map(|candidate| refusal(candidate).map(|refusal| (candidate.source.clone(), refusal)))
         .collect();
-    refusals.sort_by(|(left, _), (right, _)| left.cmp(right));
+    refusals.sort();
     Err(NoSuitableArtifact { component: component.clone(), refusals })
 }
 
