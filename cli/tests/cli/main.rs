@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in a test, to panic is to fail")]
 #![allow(clippy::unused_self, clippy::unused_async, reason = "the members of an interface have the form of methods")]
 
+mod artifact;
 mod exit_codes;
 mod follow;
 mod mender;

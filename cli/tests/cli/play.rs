@@ -45,6 +45,8 @@ impl Bus {
             .arg(format!("--config-file={}", configuration.display()))
             .args(["--nofork", "--print-address"])
             .stdout(Stdio::piped())
+            // It grumbles about the number of files it may open.
+            .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .expect("dbus-daemon has to be installed");
