@@ -89,19 +89,38 @@ impl Bus {
         busctl
     }
 
-    /// `busctl` on this bus, called by a user who is not root. `None`, said on standard error, if this process is no
-    /// root and so cannot become somebody else.
-    pub fn busctl_as_nobody(&self, test: &str) -> Option<tokio::process::Command> {
+    /// A command that runs this program as a user who is not root. `None`, said on standard error, if this process is
+    /// no root and so cannot become somebody else.
+    pub fn as_nobody(&self, program: &Path, test: &str) -> Option<tokio::process::Command> {
         if !Uid::effective().is_root() {
             crate::skip(test, "only root can call as another user");
             return None;
         }
-        let mut busctl = tokio::process::Command::new("setpriv");
-        busctl
-            .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "busctl"])
-            .arg(format!("--address={}", self.address))
+        let program = if program.is_absolute() {
+            // The build directory may be closed to others, this one is not.
+            let copy = self.directory().join(program.file_name().expect("a program"));
+            if !copy.exists() {
+                // By another process: a program that is open for writing cannot be run, and whatever this process has
+                // open while it copies goes along with the processes that other tests start at that moment.
+                let copied = Command::new("cp").arg(program).arg(&copy).status();
+                assert!(copied.is_ok_and(|status| status.success()), "\"{}\" cannot be copied", program.display());
+            }
+            copy
+        } else {
+            program.to_owned()
+        };
+        let mut command = tokio::process::Command::new("setpriv");
+        command
+            .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", path(&program)])
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        Some(command)
+    }
+
+    /// `busctl` on this bus, run by [`Bus::as_nobody`].
+    pub fn busctl_as_nobody(&self, test: &str) -> Option<tokio::process::Command> {
+        let mut busctl = self.as_nobody(Path::new("busctl"), test)?;
+        busctl.arg(format!("--address={}", self.address));
         Some(busctl)
     }
 
