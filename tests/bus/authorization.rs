@@ -150,7 +150,7 @@ async fn real_polkit_decides_about_everybody_but_root() {
         )
         .await
         .unwrap();
-    let ((authorised, _, _),): ((bool, bool, HashMap<String, String>),) = answer.body().deserialize().unwrap();
+    let ((authorised, _, _),): (Answer,) = answer.body().deserialize().unwrap();
     assert!(authorised);
 }
 
@@ -187,6 +187,9 @@ async fn a_rule_of_polkit_lets_a_service_user_in() {
 /// One question to polkit: subject, action, flags.
 type Question = (String, String, u32);
 
+/// `is_authorized`, `is_challenge` and details.
+type Answer = (bool, bool, HashMap<String, String>);
+
 /// A polkit that answers as told and writes down what it was asked.
 struct ScriptedPolkit {
     /// `is_authorized` and `is_challenge`; `None` is an error.
@@ -194,6 +197,7 @@ struct ScriptedPolkit {
     asked: Arc<Mutex<Vec<Question>>>,
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "zbus hands the arguments over by value")]
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
 impl ScriptedPolkit {
     #[zbus(out_args("result"))]
@@ -204,7 +208,7 @@ impl ScriptedPolkit {
         details: HashMap<String, String>,
         flags: u32,
         cancellation_id: &str,
-    ) -> zbus::fdo::Result<((bool, bool, HashMap<String, String>),)> {
+    ) -> zbus::fdo::Result<(Answer,)> {
         assert!(details.is_empty() && cancellation_id.is_empty());
         let (kind, mut who) = subject;
         assert_eq!(kind, "system-bus-name");

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod authorization;
+mod frame;
 mod introspection;
 mod methods;
+mod objects;
 mod recorder;
 mod signals;

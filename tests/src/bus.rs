@@ -36,11 +36,8 @@ impl Bus {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         let socket = directory.path().join("bus");
         let own = own_policy(directory.path());
-        let includes: String = [own.as_path()]
-            .iter()
-            .chain(more)
-            .map(|policy| format!("  <include>{}</include>\n", policy.display()))
-            .collect();
+        let policies: Vec<&str> = std::iter::once(own.as_path()).chain(more.iter().copied()).map(path).collect();
+        let includes = format!("  <include>{}</include>\n", policies.join("</include>\n  <include>"));
         let configuration = directory.path().join("bus.conf");
         fs::write(&configuration, SYSTEM_BUS.replace("@SOCKET@", path(&socket)).replace("@INCLUDES@", &includes))
             .expect("the configuration of the bus");
