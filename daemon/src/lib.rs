@@ -3,6 +3,9 @@
 //! The domains ([`update`]) depend on [`core`] only. [`bus`] is a thin D-Bus face over them, [`systemd`] holds the
 //! adapters to the init system, and [`supervisor`] puts the parts together.
 
+pub mod bus;
 pub mod core;
+pub mod logging;
+pub mod supervisor;
 pub mod systemd;
 pub mod update;

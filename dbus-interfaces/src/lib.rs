@@ -25,7 +25,7 @@ use std::collections::HashMap;
 
 pub use zbus;
 pub use zbus::fdo::{ManagedObjects, ObjectManagerProxy};
-use zbus::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::{DBusError, OwnedObjectPath, OwnedVariant, Variant};
 
 /// Bus name of the daemon.
 pub const BUS_NAME: &str = "org.orchestratord1";
@@ -242,4 +242,19 @@ pub async fn job(connection: &zbus::Connection, path: OwnedObjectPath) -> zbus::
 /// A Component whose properties are asked for at each read; `path` as in [`ManagedObjects`].
 pub async fn component(connection: &zbus::Connection, path: OwnedObjectPath) -> zbus::Result<ComponentProxy<'static>> {
     ComponentProxy::builder(connection).path(path).cache_properties(zbus::proxy::CacheProperties::No).build().await
+}
+
+/// Error name and message of an error reply; `None` for an error that did not come from the other side.
+///
+/// zbus keeps the names that every D-Bus service shares in a variant of their own, hence this.
+pub fn error_reply(error: &zbus::Error) -> Option<ErrorPair> {
+    let pair = |error: &dyn DBusError| {
+        (error.name().to_string(), error.description().map(ToOwned::to_owned).unwrap_or_default())
+    };
+    match error {
+        zbus::Error::MethodError(name, message, _) => Some((name.to_string(), message.clone().unwrap_or_default())),
+        zbus::Error::FDO(error) => Some(pair(error.as_ref())),
+        zbus::Error::DBus(error) => Some(pair(error.as_ref())),
+        _ => None,
+    }
 }

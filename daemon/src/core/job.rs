@@ -136,6 +136,7 @@ pub struct Job {
     /// Everything that changes.
     pub status: watch::Receiver<JobStatus>,
     log: broadcast::Sender<LogLine>,
+    log_from_start: Arc<Mutex<Option<broadcast::Receiver<LogLine>>>>,
     cancel: Arc<CancelSwitch>,
 }
 
@@ -149,6 +150,12 @@ impl Job {
     /// Log lines from now on.
     pub fn log(&self) -> broadcast::Receiver<LogLine> {
         self.log.subscribe()
+    }
+
+    /// All log lines since the Job began; later calls get those from now on. The bus takes it, so that no line is lost
+    /// between the beginning of a Job and its publication.
+    pub fn log_from_start(&self) -> broadcast::Receiver<LogLine> {
+        lock(&self.log_from_start).take().unwrap_or_else(|| self.log())
     }
 
     /// Asks the work to stop. It answers with an error if the work cannot be stopped any more.
@@ -198,7 +205,8 @@ impl Registry {
         self.listeners.retain(|listener| listener.send(change.clone()).is_ok());
     }
 
-    fn forget(&mut self, now: Instant) {
+    /// Forgets what has lingered long enough; returns when the next Job will have.
+    fn forget(&mut self, now: Instant) -> Option<Instant> {
         while let Some((id, ended)) = self.finished.front().copied() {
             if self.finished.len() <= LINGERING_JOBS && now.duration_since(ended) < LINGER_TIME {
                 break;
@@ -207,6 +215,7 @@ impl Registry {
             self.jobs.remove(&id);
             self.tell(&JobChange::Forgotten(id));
         }
+        self.finished.front().map(|(_, ended)| *ended + LINGER_TIME)
     }
 }
 
@@ -224,6 +233,7 @@ impl Jobs {
             result: None,
             error: None,
         });
+        let (log, from_start) = broadcast::channel(LOG_BACKLOG);
         let cancel = Arc::new(CancelSwitch { token: CancellationToken::new(), refusal: Mutex::new(None) });
         let mut registry = lock(&self.0);
         registry.forget(Instant::now());
@@ -235,7 +245,8 @@ impl Jobs {
             started_by,
             started: now_micros(),
             status,
-            log: broadcast::Sender::new(LOG_BACKLOG),
+            log,
+            log_from_start: Arc::new(Mutex::new(Some(from_start))),
             cancel,
         };
         registry.jobs.insert(job.id, job.clone());
@@ -251,6 +262,12 @@ impl Jobs {
     /// One Job.
     pub fn get(&self, id: u32) -> Option<Job> {
         lock(&self.0).jobs.get(&id).cloned()
+    }
+
+    /// Forgets the Jobs that have lingered long enough by `now`; returns when to call again. New Jobs and ends of Jobs do
+    /// the same by themselves, so this matters only on a daemon at rest.
+    pub fn forget(&self, now: Instant) -> Option<Instant> {
+        lock(&self.0).forget(now)
     }
 
     /// What changes from now on.
@@ -389,6 +406,31 @@ mod tests {
         assert_eq!(listed.len(), LINGERING_JOBS + 1);
         assert_eq!(listed[0].id, running.job().id);
         assert_eq!(listed[1].id, 5);
+    }
+
+    #[test]
+    fn finished_jobs_are_forgotten_in_time() {
+        let jobs = Jobs::default();
+        assert_eq!(jobs.forget(Instant::now()), None);
+        jobs.begin("install", "system", 0).finish(JobResult::Done, None);
+        let running = jobs.begin("resume", "system", 0);
+        let due = jobs.forget(Instant::now()).unwrap();
+        assert_eq!(jobs.list().len(), 2);
+        let mut changes = jobs.changes();
+        assert_eq!(jobs.forget(due), None);
+        assert!(matches!(changes.try_recv(), Ok(JobChange::Forgotten(1))));
+        assert_eq!(jobs.list().iter().map(|job| job.id).collect::<Vec<_>>(), [running.job().id]);
+    }
+
+    #[test]
+    fn the_first_reader_of_the_log_misses_nothing() {
+        let jobs = Jobs::default();
+        let reporter = jobs.begin("install", "system", 0);
+        let line = LogLine { severity: Severity::Info, component: String::new(), message: "first".to_owned() };
+        reporter.log(line.clone());
+        let mut log = reporter.job().log_from_start();
+        assert_eq!(log.try_recv(), Ok(line));
+        assert!(reporter.job().log_from_start().try_recv().is_err());
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Who may do what: root may do everything, everybody else needs polkit's word, asked anew for each call.
+//!
+//! Root is not asked about because polkit answers "yes" for uid 0 without looking at any rule. So a machine without
+//! polkit is root's alone, and a machine whose polkit is broken can still be updated by root.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use zbus::Connection;
+use zbus::fdo::DBusProxy;
+use zbus::message::{Flags, Header};
+use zbus_polkit::policykit1::{AuthorityProxy, CheckAuthorizationFlags, Subject};
+
+use crate::core::error::{Error, Kind};
+
+/// How long polkit may think when it cannot ask anybody.
+const SILENT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a user may take to answer polkit's prompt.
+const PROMPT_LIMIT: Duration = Duration::from_mins(5);
+
+/// What can be allowed: one action per consequence, each described in `org.orchestratord1.policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Change the System: install, resume, roll back, cancel, reload.
+    Update,
+    /// Run the questions of the Interfaces, which change nothing but run as root: plan, inventory.
+    Inspect,
+}
+
+impl Action {
+    /// Every action, for tests.
+    pub const ALL: [Self; 2] = [Self::Update, Self::Inspect];
+
+    /// The action's id in polkit.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Update => "org.orchestratord1.update",
+            Self::Inspect => "org.orchestratord1.inspect",
+        }
+    }
+
+    /// What it is about, for messages.
+    const fn subject(self) -> &'static str {
+        match self {
+            Self::Update => "change the System",
+            Self::Inspect => "inspect the System",
+        }
+    }
+}
+
+/// Lets a call pass or not, and returns the user id of its caller.
+///
+/// A refusal is `AccessDenied`; `InteractiveAuthorizationRequired` if the caller could have passed by answering a
+/// prompt, but did not set the message flag that allows one. Any other trouble is a refusal, too.
+pub(super) async fn authorise(connection: &Connection, call: &Header<'_>, action: Action) -> Result<u32, Error> {
+    let uid = caller(connection, call).await?;
+    if uid == 0 {
+        return Ok(uid);
+    }
+    let prompt = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
+    let flags = if prompt { CheckAuthorizationFlags::ALLOW_USER_INTERACTION } else { CheckAuthorizationFlags::empty() };
+    let limit = if prompt { PROMPT_LIMIT } else { SILENT_LIMIT };
+
+    let subject = Subject::new_for_message_header(call).map_err(|error| denied(uid, action, &error.to_string()))?;
+    let details = HashMap::new();
+    let question = async {
+        let authority = AuthorityProxy::new(connection).await?;
+        authority.check_authorization(&subject, action.id(), &details, flags, "").await
+    };
+    match tokio::time::timeout(limit, question).await {
+        Ok(Ok(answer)) if answer.is_authorized => Ok(uid),
+        Ok(Ok(answer)) if answer.is_challenge && !prompt => Err(Error::new(
+            Kind::InteractiveAuthorizationRequired,
+            format!(
+                "User {uid} may {} only after authentication (polkit action \"{}\"), and the call allows no prompt.",
+                action.subject(),
+                action.id()
+            ),
+        )),
+        Ok(Ok(_)) => Err(Error::new(
+            Kind::AccessDenied,
+            format!("User {uid} may not {} (polkit action \"{}\").", action.subject(), action.id()),
+        )),
+        Ok(Err(error)) => Err(denied(uid, action, &error.to_string())),
+        Err(_) => Err(denied(uid, action, &format!("no answer within {} s", limit.as_secs()))),
+    }
+}
+
+/// The user id of the one who sent this message, as the bus daemon knows it.
+async fn caller(connection: &Connection, call: &Header<'_>) -> Result<u32, Error> {
+    let refused = |reason: &str| {
+        Error::new(Kind::AccessDenied, format!("The caller cannot be identified, so the call is refused: {reason}."))
+    };
+    let sender = call.sender().ok_or_else(|| refused("the message names no sender"))?;
+    let bus = DBusProxy::new(connection).await.map_err(|error| refused(&error.to_string()))?;
+    bus.get_connection_unix_user(sender.clone().into()).await.map_err(|error| refused(&error.to_string()))
+}
+
+fn denied(uid: u32, action: Action, reason: &str) -> Error {
+    Error::new(
+        Kind::AccessDenied,
+        format!(
+            "User {uid} may not {}: without an answer from polkit only root may (polkit action \"{}\": {reason}).",
+            action.subject(),
+            action.id()
+        ),
+    )
+}

@@ -1,0 +1,110 @@
+//! The face on the bus: thin interfaces over the handles of the domains, and a task that publishes what changes.
+//!
+//! `/org/orchestratord1` carries Manager, Update and `ObjectManager`; below it stand one object per Component and one
+//! per Job. Nothing here decides anything about an update.
+
+pub mod auth;
+mod component;
+mod error;
+mod job;
+pub(crate) mod manager;
+mod options;
+mod publish;
+mod update;
+mod view;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use zbus::Connection;
+use zbus::connection::Builder;
+use zbus::fdo::RequestNameFlags;
+
+pub use error::Refusal;
+pub use options::MAX_DOCUMENT;
+pub use publish::{PACE, Publisher};
+
+use crate::core::job::Jobs;
+use crate::update::handle::UpdateHandle;
+
+/// Bus name of the daemon.
+pub const NAME: &str = "org.orchestratord1";
+/// Path of the object that stands for the System.
+pub const ROOT: &str = "/org/orchestratord1";
+
+/// Where the daemon is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Not everything is up yet.
+    Starting,
+    /// At work.
+    Running,
+    /// Asked to end; nothing new is accepted.
+    Stopping,
+}
+
+/// Why the daemon cannot be on the bus.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// Another process owns the name.
+    #[error("The bus name \"{NAME}\" is taken: another orchestratord runs on this bus.")]
+    NameTaken,
+    /// The bus daemon refuses the name or a match.
+    #[error("The bus name \"{NAME}\" cannot be had: {0}.")]
+    Name(zbus::Error),
+    /// There is no bus.
+    #[error("The system bus cannot be reached: {0}.")]
+    Connect(zbus::Error),
+    /// The objects cannot be exported.
+    #[error("The objects below \"{ROOT}\" cannot be exported: {0}.")]
+    Export(zbus::Error),
+}
+
+/// The daemon on the bus.
+#[derive(Debug)]
+pub struct Bus {
+    connection: Connection,
+    publisher: Publisher,
+    task: JoinHandle<()>,
+}
+
+impl Bus {
+    /// Connects and exports all objects, but leaves the name alone: nobody calls before [`Bus::claim`].
+    pub async fn open(
+        builder: Builder<'_>,
+        update: &UpdateHandle,
+        jobs: &Jobs,
+        phase: watch::Receiver<Phase>,
+    ) -> Result<Self, BusError> {
+        let connection = builder.build().await.map_err(BusError::Connect)?;
+        let (task, publisher) =
+            publish::Task::start(&connection, update, jobs, phase).await.map_err(BusError::Export)?;
+        Ok(Self { connection, publisher, task: tokio::spawn(task.run()) })
+    }
+
+    /// Takes the name, or fails if somebody else has it.
+    pub async fn claim(&self) -> Result<(), BusError> {
+        match self.connection.request_name_with_flags(NAME, RequestNameFlags::DO_NOT_QUEUE).await {
+            Ok(_) => Ok(()),
+            Err(zbus::Error::NameTaken) => Err(BusError::NameTaken),
+            Err(error) => Err(BusError::Name(error)),
+        }
+    }
+
+    /// The way to the publishing task.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// Returns when the bus daemon has gone away.
+    pub async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Leaves the bus. Calls that still wait for a reply get an error from the bus daemon.
+    pub async fn close(self) {
+        self.task.abort();
+        if let Err(error) = self.connection.close().await {
+            tracing::debug!("The connection to the bus did not close cleanly: {error}");
+        }
+    }
+}

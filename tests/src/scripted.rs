@@ -1,0 +1,110 @@
+//! An update domain that does what a test says, behind the real face on the bus.
+
+use std::collections::BTreeMap;
+
+use orchestratord::bus::{Bus as Face, Phase};
+use orchestratord::core::job::{JobReporter, JobResult, Jobs};
+use orchestratord::update::component::{ComponentKey, ComponentStatus};
+use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
+use tokio::sync::{mpsc, watch};
+
+use crate::bus::Bus;
+
+/// The two ends of the update domain: the test holds the inner one.
+#[derive(Debug)]
+pub struct Domain {
+    /// What the outside sees.
+    pub status: watch::Sender<UpdateStatus>,
+    /// All Jobs.
+    pub jobs: Jobs,
+    /// What is asked.
+    pub requests: mpsc::Receiver<Request>,
+}
+
+impl Domain {
+    /// A domain at rest, and the door to it.
+    pub fn new(status: UpdateStatus) -> (Self, UpdateHandle) {
+        let (status, statuses) = watch::channel(status);
+        let (sender, requests) = mpsc::channel(8);
+        (Self { status, jobs: Jobs::default(), requests }, UpdateHandle::new(sender, statuses))
+    }
+
+    /// Takes the next `Install`, `Resume` or `Rollback`, accepts it and begins its Job.
+    pub async fn accept(&mut self) -> JobReporter {
+        let request = self.requests.recv().await.expect("a request");
+        let (kind, caller, reply) = match request {
+            Request::Install(_, _, caller, reply) => ("install", caller, reply),
+            Request::Resume(_, caller, reply) => ("resume", caller, reply),
+            Request::Rollback(_, _, caller, reply) => ("rollback", caller, reply),
+            other => panic!("no request for a Job: {other:?}"),
+        };
+        let reporter = self.jobs.begin(kind, "system", caller);
+        let id = reporter.job().id;
+        self.status.send_modify(|status| {
+            status.state = UpdateState::Busy;
+            status.active_job = Some(id);
+        });
+        reply.send(Ok(id)).expect("a caller who waits");
+        reporter
+    }
+
+    /// Ends a Job.
+    pub fn finish(&self, reporter: JobReporter, result: JobResult) {
+        self.status.send_modify(|status| {
+            status.state = UpdateState::Idle;
+            status.active_job = None;
+        });
+        reporter.finish(result, None);
+    }
+}
+
+/// The real face over a scripted domain, on a private bus.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The domain.
+    pub domain: Domain,
+    /// The face.
+    pub face: Face,
+    /// Where the daemon is in its life.
+    pub phase: watch::Sender<Phase>,
+}
+
+impl Daemon {
+    /// On the bus under its name, running, with this status.
+    pub async fn start(bus: &Bus, status: UpdateStatus) -> Self {
+        let (domain, handle) = Domain::new(status);
+        let (phase, phases) = watch::channel(Phase::Running);
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, phases).await.expect("the face on the bus");
+        face.claim().await.expect("the bus name");
+        Self { domain, face, phase }
+    }
+
+    /// Returns once everything so far is on the bus.
+    pub async fn flush(&self) {
+        self.face.publisher().flush().await.expect("the publisher");
+    }
+}
+
+/// A Component at rest.
+pub fn component(component_type: &str, id: &str) -> ComponentStatus {
+    ComponentStatus {
+        key: ComponentKey { component_type: component_type.to_owned(), id: id.to_owned() },
+        interface: "rtos".to_owned(),
+        arguments: vec!["0".to_owned()],
+        state: "idle".to_owned(),
+        version: "1".to_owned(),
+        provides: BTreeMap::from([("rootfs-image.version".to_owned(), "1".to_owned())]),
+        progress: 0.0,
+        last_error: None,
+    }
+}
+
+/// A System at rest with these Components.
+pub fn system(components: Vec<ComponentStatus>) -> UpdateStatus {
+    UpdateStatus {
+        system_type: "demo".to_owned(),
+        manifest: "demo 1".to_owned(),
+        components,
+        ..UpdateStatus::default()
+    }
+}
