@@ -1,6 +1,8 @@
 //! The command line of `orchestratorctl`.
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, where backticks would be seen")]
 
+pub mod artifact;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -156,6 +158,13 @@ pub enum Command {
     /// Does what "systemctl reload orchestratord" does, but reports what is wrong with the files. An open deployment
     /// keeps the Topology with which it began.
     Reload,
+
+    /// Read, check and write Artifacts; needs no daemon
+    Artifact {
+        /// What to do.
+        #[command(subcommand)]
+        command: artifact::ArtifactCommand,
+    },
 
     /// Print a completion script for a shell
     #[command(hide = true)]

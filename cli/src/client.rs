@@ -101,9 +101,11 @@ impl Client {
         self.proxy(UpdateProxy::builder(&self.connection)).await
     }
 
-    /// Calls to a Job.
-    pub async fn job(&self, path: &OwnedObjectPath) -> Result<JobProxy<'static>, Failure> {
-        self.proxy(JobProxy::builder(&self.connection).path(path.clone())).await
+    /// Waits for the end of a Job; returns its result.
+    pub async fn wait(&self, job: &str) -> Result<String, Failure> {
+        let job = OwnedObjectPath::try_from(job).map_err(|error| Failure::from_bus(&error))?;
+        let job = self.proxy(JobProxy::builder(&self.connection).path(job)).await?;
+        job.wait().await.map_err(|error| Failure::from_bus(&error))
     }
 
     async fn proxy<T>(&self, builder: Builder<'static, T>) -> Result<T, Failure>

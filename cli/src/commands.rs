@@ -52,7 +52,7 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
             update.reload(Options::new()).await.map_err(|error| Failure::from_bus(&error))?;
             Ok(SUCCESS)
         }
-        Command::Completions { .. } | Command::Man { .. } => {
+        Command::Artifact { .. } | Command::Completions { .. } | Command::Man { .. } => {
             Err(Failure::new(Kind::Failed, "This command needs no daemon."))
         }
     }

@@ -11,7 +11,7 @@ use crate::follow::{self, Outcome, Stage};
 use crate::interrupt::Interrupt;
 use crate::output::{complain, printable, show};
 use crate::progress;
-use crate::view::ComponentView;
+use crate::view::{ComponentView, job_number};
 
 /// A request that moves a deployment.
 pub enum Request<'a> {
@@ -24,6 +24,15 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
+    /// The kind of Job it makes.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Install(..) => "install",
+            Self::Resume(_) => "resume",
+            Self::Rollback(_) => "rollback",
+        }
+    }
+
     /// Sends it; returns the Job.
     pub async fn send(self, client: &Client) -> Result<zbus::OwnedObjectPath, Failure> {
         let update = client.update().await?;
@@ -45,12 +54,11 @@ pub async fn run(run: &RunArguments, json: bool, request: Request<'_>) -> Result
         if run.detach {
             let job = request.send(&client).await?;
             let path = job.as_str();
-            let id = path.rsplit('/').next().and_then(|id| id.parse::<u64>().ok());
-            show(json, &json!({ "id": id, "path": path }), || format!("{path}\n"))?;
+            show(json, &json!({ "id": job_number(path), "path": path }), || format!("{path}\n"))?;
             return Ok(SUCCESS);
         }
         let mut reporter = progress::reporter(run.verbose);
-        let outcome = follow::run(&client, || request.send(&client), reporter.as_mut(), &stage).await?;
+        let outcome = follow::run(&client, request.kind(), || request.send(&client), reporter.as_mut(), &stage).await?;
         drop(reporter);
         tell(&outcome, json);
         Ok(outcome.exit_code)

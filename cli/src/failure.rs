@@ -22,6 +22,8 @@ pub enum Failure {
         /// A full sentence that names the thing and the place.
         message: String,
     },
+    /// There is no daemon, and none could be started; the text says so.
+    Absent(String),
     /// The daemon left the bus, or the bus left us, while an answer was due; the text says which.
     Gone(String),
     /// The reader of standard output went away, as `head` does; nobody wants to hear more.
@@ -38,7 +40,7 @@ impl Failure {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Said { exit_code, .. } => *exit_code,
-            Self::Gone(_) => FAILED,
+            Self::Absent(_) | Self::Gone(_) => FAILED,
             Self::BrokenPipe => SUCCESS,
         }
     }
@@ -72,8 +74,8 @@ impl Failure {
             return Self::new(kind, message);
         }
         match name.strip_prefix("org.freedesktop.DBus.Error.").unwrap_or_default() {
-            "ServiceUnknown" | "NameHasNoOwner" => Self::new(Kind::Failed, not_running(message)),
-            word if word.starts_with("Spawn.") => Self::new(Kind::Failed, not_running(message)),
+            "ServiceUnknown" | "NameHasNoOwner" => Self::Absent(not_running(message)),
+            word if word.starts_with("Spawn.") => Self::Absent(not_running(message)),
             "NoReply" | "Disconnected" => {
                 Self::Gone(format!("orchestratord left {} before it answered.", bus_address()))
             }
@@ -101,7 +103,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Said { message, .. } | Self::Gone(message) => formatter.write_str(message),
+            Self::Said { message, .. } | Self::Absent(message) | Self::Gone(message) => formatter.write_str(message),
             Self::BrokenPipe => formatter.write_str("Nobody reads the output any more."),
         }
     }

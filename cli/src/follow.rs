@@ -10,7 +10,7 @@ use zbus::OwnedObjectPath;
 use crate::client::{Client, Event, job_interface};
 use crate::failure::{FAILED, Failure, REBOOT_REQUIRED, SUCCESS};
 use crate::progress::Reporter;
-use crate::view::{Change, ComponentChange, ComponentView, ErrorView, JobChange, JobView, UpdateView, View};
+use crate::view::{Change, ComponentChange, ComponentView, ErrorView, JobView, UpdateView, View, job_number};
 
 /// How a request that moves a deployment ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,10 +59,11 @@ impl Stage {
     }
 }
 
-/// Sends a request that makes a Job, and follows it to its end. Listening begins before the request is sent, so no
-/// change can be missed.
+/// Sends a request that makes a Job of this kind, and follows it to its end. Listening begins before the request is
+/// sent, so no change can be missed.
 pub async fn run<'c, F>(
     client: &'c Client,
+    kind: &str,
     request: impl FnOnce() -> F,
     reporter: &mut dyn Reporter,
     stage: &Stage,
@@ -86,36 +87,35 @@ where
         )),
         failure => failure,
     })?;
-    let known = listener.during(client.properties(path.as_str(), job_interface()), |event| {
+    let path = path.as_str();
+    let id = job_number(path);
+    stage.0.set(Some(id));
+    let left = |failure| left(failure, id, kind);
+
+    // The ObjectManager may have told about the Job by now, but it need not.
+    let known = listener.during(client.properties(path, job_interface()), |event| {
         early.extend(view.apply(event));
         Ok(())
     });
-    let known = known.await.map_err(|failure| left(failure, &JobView::default()))?;
-    let changes = view.merge(path.as_str(), job_interface(), &known);
-    early.extend(changes.into_iter().filter(|change| !matches!(change, Change::Job(_, JobChange::Ended))));
-
-    let mut followed = Followed { path: path.as_str(), errors: BTreeMap::new(), reporter: &mut *reporter };
-    let job = view.job(path.as_str()).cloned().unwrap_or_default();
-    stage.0.set(Some(job.id));
+    let known = known.await.map_err(left)?;
+    early.extend(view.merge(path, job_interface(), &known));
+    let job = view.job(path).cloned().unwrap_or_default();
+    let mut followed = Followed { path, errors: BTreeMap::new(), reporter: &mut *reporter };
     followed.reporter.begin(&job);
     followed.tell(&early);
 
-    let wait = async {
-        let job = client.job(&path).await?;
-        job.wait().await.map_err(|error| Failure::from_bus(&error))
-    };
-    let result = listener.during(wait, |event| {
+    let wait = listener.during(client.wait(path), |event| {
         if matches!(event, Event::Vanished | Event::Appeared) {
             return Err(Failure::Gone(String::new()));
         }
         followed.tell(&view.apply(event));
         Ok(())
     });
-    let result = result.await.map_err(|failure| left(failure, view.job(path.as_str()).unwrap_or(&job)))?;
+    let result = wait.await.map_err(left)?;
 
     // An update of the daemon itself may restart it right now, so from here on it need not be there any more.
     let last = async {
-        let properties = client.properties(path.as_str(), job_interface()).await?;
+        let properties = client.properties(path, job_interface()).await?;
         let objects = client.objects().await?;
         Ok((properties, objects, client.update_properties().await?))
     };
@@ -126,42 +126,27 @@ where
     let last = last.await;
     let component_errors = followed.errors;
     reporter.end();
-    let update = match last {
+    let (update, components) = match last {
         Ok((properties, objects, update)) => {
-            view.merge(path.as_str(), job_interface(), &properties);
-            let ended = view.job(path.as_str()).cloned();
-            view = View::new(objects);
-            return Ok(outcome(ended.unwrap_or(job), result, Some(UpdateView::new(&update)), &view, component_errors));
+            view.merge(path, job_interface(), &properties);
+            (Some(UpdateView::new(&update)), View::new(objects))
         }
         // Only a success needs no second look for its reason.
-        Err(failure) if result != "done" => return Err(left(failure, view.job(path.as_str()).unwrap_or(&job))),
-        Err(_) => None,
+        Err(failure) if result != "done" => return Err(left(failure)),
+        Err(_) => (None, View::default()),
     };
-    let ended = view.job(path.as_str()).cloned();
-    Ok(outcome(ended.unwrap_or(job), result, update, &view, component_errors))
-}
-
-fn outcome(
-    mut job: JobView,
-    result: String,
-    update: Option<UpdateView>,
-    view: &View,
-    component_errors: BTreeMap<String, ErrorView>,
-) -> Outcome {
-    job.result = result;
-    let exit_code = exit_code(&job.result, job.error.as_ref());
-    let components = view.components().into_iter().cloned().collect();
-    Outcome { job, exit_code, update, components, component_errors }
+    let ended = JobView { result, ..view.job(path).cloned().unwrap_or(job) };
+    let exit_code = exit_code(&ended.result, ended.error.as_ref());
+    let components = components.components().into_iter().cloned().collect();
+    Ok(Outcome { job: ended, exit_code, update, components, component_errors })
 }
 
 /// Says what it means that the daemon left while a Job was running.
-fn left(failure: Failure, job: &JobView) -> Failure {
+fn left(failure: Failure, id: u64, kind: &str) -> Failure {
     match failure {
-        Failure::Gone(_) => Failure::Gone(format!(
-            "orchestratord left the bus while Job {} ({}) was running. The deployment is recorded on disk and goes on \
-             when orchestratord starts again; \"orchestratorctl status\" shows how it stands.",
-            job.id,
-            if job.kind.is_empty() { "of unknown kind" } else { &job.kind }
+        Failure::Gone(_) | Failure::Absent(_) => Failure::Gone(format!(
+            "orchestratord left the bus while Job {id} ({kind}) was running. The deployment is recorded on disk and \
+             goes on when orchestratord starts again; \"orchestratorctl status\" shows how it stands."
         )),
         failure => failure,
     }

@@ -4,6 +4,7 @@
 //! as that program.
 
 mod args;
+mod artifact;
 mod client;
 mod commands;
 mod deploy;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json;
     let outcome = match arguments.command {
+        Command::Artifact { command } => artifact::run(command, json),
         Command::Completions { shell, program } => shell::completions(shell, &program),
         Command::Man { directory } => shell::man(&directory),
         command => block_on(commands::run(command, json)),

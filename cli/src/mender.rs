@@ -213,7 +213,7 @@ async fn deploy(request: Request<'_>, records: &mut Records) -> Result<u8, Failu
     let stage = Stage::default();
     let work = async {
         let client = Client::connect().await?;
-        follow::run(&client, || request.send(&client), records, &stage).await
+        follow::run(&client, request.kind(), || request.send(&client), records, &stage).await
     };
     let ended = tokio::select! {
         biased;

@@ -11,7 +11,7 @@ use crate::view::{ComponentChange, ComponentView, JobChange, JobView};
 
 /// Told about everything that happens while a Job runs.
 pub trait Reporter {
-    /// The Job was accepted.
+    /// The Job was accepted. What it is doing is told as a change, even if it was doing so before.
     fn begin(&mut self, job: &JobView);
     /// Something changed in the Job.
     fn job(&mut self, job: &JobView, change: &JobChange);
@@ -70,9 +70,6 @@ fn say(line: &str) {
 impl Reporter for Lines {
     fn begin(&mut self, job: &JobView) {
         say(&format!("Job {}: {}", job.id, printable(&job.kind)));
-        if !job.step.is_empty() {
-            say(&format!("{:>3} % {}", percent(job.progress), printable(&job.step)));
-        }
     }
 
     fn job(&mut self, job: &JobView, change: &JobChange) {
@@ -140,8 +137,7 @@ fn position(share: f64) -> u64 {
 
 impl Reporter for Bars {
     fn begin(&mut self, job: &JobView) {
-        self.system.set_position(position(job.progress));
-        self.system.set_message(printable(&job.step));
+        self.system.set_message(printable(&job.kind));
     }
 
     fn job(&mut self, _: &JobView, change: &JobChange) {

@@ -323,7 +323,11 @@ impl View {
     }
 }
 
+/// The number of a Job, as its path ends with it.
+pub fn job_number(path: &str) -> u64 {
+    path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
 fn new_job(path: &str) -> JobView {
-    let id = path.rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or_default();
-    JobView { id, path: path.to_owned(), ..JobView::default() }
+    JobView { id: job_number(path), path: path.to_owned(), ..JobView::default() }
 }

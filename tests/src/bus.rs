@@ -36,11 +36,8 @@ impl Bus {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         let socket = directory.path().join("bus");
         let own = own_policy(directory.path());
-        let includes: String = [own.as_path()]
-            .iter()
-            .chain(more)
-            .map(|policy| format!("  <include>{}</include>\n", policy.display()))
-            .collect();
+        let policies: Vec<&str> = std::iter::once(own.as_path()).chain(more.iter().copied()).map(path).collect();
+        let includes = format!("  <include>{}</include>\n", policies.join("</include>\n  <include>"));
         let configuration = directory.path().join("bus.conf");
         fs::write(&configuration, SYSTEM_BUS.replace("@SOCKET@", path(&socket)).replace("@INCLUDES@", &includes))
             .expect("the configuration of the bus");
@@ -89,19 +86,38 @@ impl Bus {
         busctl
     }
 
-    /// `busctl` on this bus, called by a user who is not root. `None`, said on standard error, if this process is no
-    /// root and so cannot become somebody else.
-    pub fn busctl_as_nobody(&self, test: &str) -> Option<tokio::process::Command> {
+    /// A command that runs this program as a user who is not root. `None`, said on standard error, if this process is
+    /// no root and so cannot become somebody else.
+    pub fn as_nobody(&self, program: &Path, test: &str) -> Option<tokio::process::Command> {
         if !Uid::effective().is_root() {
             crate::skip(test, "only root can call as another user");
             return None;
         }
-        let mut busctl = tokio::process::Command::new("setpriv");
-        busctl
-            .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", "busctl"])
-            .arg(format!("--address={}", self.address))
+        let program = if program.is_absolute() {
+            // The build directory may be closed to others, this one is not.
+            let copy = self.directory().join(program.file_name().expect("a program"));
+            if !copy.exists() {
+                // By another process: a program that is open for writing cannot be run, and whatever this process has
+                // open while it copies goes along with the processes that other tests start at that moment.
+                let copied = Command::new("cp").arg(program).arg(&copy).status();
+                assert!(copied.is_ok_and(|status| status.success()), "\"{}\" cannot be copied", program.display());
+            }
+            copy
+        } else {
+            program.to_owned()
+        };
+        let mut command = tokio::process::Command::new("setpriv");
+        command
+            .args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), "--clear-groups", path(&program)])
             .stdin(Stdio::null())
             .kill_on_drop(true);
+        Some(command)
+    }
+
+    /// `busctl` on this bus, run by [`Bus::as_nobody`].
+    pub fn busctl_as_nobody(&self, test: &str) -> Option<tokio::process::Command> {
+        let mut busctl = self.as_nobody(Path::new("busctl"), test)?;
+        busctl.arg(format!("--address={}", self.address));
         Some(busctl)
     }
 

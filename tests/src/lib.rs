@@ -8,6 +8,7 @@
 )]
 
 pub mod bus;
+pub mod polkit;
 pub mod scripted;
 
 use std::path::{Path, PathBuf};
