@@ -31,8 +31,8 @@ pub struct ComponentStatus {
     pub interface: String,
     /// Arguments the Topology gives to the Interface.
     pub arguments: Vec<String>,
-    /// `idle`, `selected`, `unchanged`, or the state of the Interface protocol that runs or ran last, such as
-    /// `ArtifactInstall`, or `failed`.
+    /// `idle` if no deployment is open; else `selected`, `unchanged`, the state or query of the Interface protocol that
+    /// runs or ran last, such as `ArtifactInstall`, or `failed`.
     pub state: String,
     /// Value of the version key of its Provides; empty if it has none.
     pub version: String,

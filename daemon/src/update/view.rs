@@ -127,9 +127,7 @@ impl View {
     pub fn all_idle(&self) {
         self.change(|status| {
             for component in &mut status.components {
-                if component.last_error.is_none() {
-                    "idle".clone_into(&mut component.state);
-                }
+                "idle".clone_into(&mut component.state);
                 component.progress = 0.0;
             }
         });
