@@ -46,7 +46,7 @@ enum Worked {
     /// An install was refused before anything was touched; with a record if later calls have to find one.
     Refused(Option<Box<OpenDeployment>>),
     /// A deployment was worked on.
-    Deployment(Ending, Arc<JobReporter>),
+    Deployment(Box<Ending>, Arc<JobReporter>),
 }
 
 /// Who works on a deployment now.
@@ -132,7 +132,7 @@ impl Actor {
         match Record::open(&settings.datastore_dir) {
             Ok(Some(found)) => self.found(found),
             Ok(None) => self.look_around(),
-            Err(error) => self.damaged(error.into()),
+            Err(error) => self.damaged(&error.into()),
         }
     }
 
@@ -163,7 +163,7 @@ impl Actor {
     }
 
     /// A record that cannot be read says neither how far the deployment came nor how to take it back.
-    fn damaged(&mut self, error: Error) {
+    fn damaged(&mut self, error: &Error) {
         let datastore = self.environment.settings.datastore_dir.clone();
         let kept = match Record::set_aside(&datastore) {
             Ok(path) => format!(" It is kept as \"{}\".", path.display()),
@@ -227,7 +227,7 @@ impl Actor {
             Request::Ping(reply) => drop(reply.send(())),
             Request::Reload(reply) => drop(reply.send(self.reload())),
             Request::Inventory(scope, _, reply) if busy => drop(reply.send(Ok(self.known(scope)))),
-            Request::Inventory(scope, components, reply) => self.inventory(scope, components, reply),
+            Request::Inventory(scope, components, reply) => self.inventory(scope, components.as_deref(), reply),
             Request::Plan(_, reply) if busy => drop(reply.send(Err(self.busy()))),
             Request::Plan(manifest, reply) => {
                 let environment = self.environment.clone();
@@ -320,10 +320,10 @@ impl Actor {
     fn inventory(
         &mut self,
         scope: InventoryScope,
-        components: Option<String>,
+        components: Option<&str>,
         reply: oneshot::Sender<Result<Inventory, Error>>,
     ) {
-        let topology = match self.environment.topology(components.as_deref()) {
+        let topology = match self.environment.topology(components) {
             Ok(topology) => topology,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -358,7 +358,7 @@ impl Actor {
                     drop(reply.send(Ok(job.job().id)));
                     let ending =
                         Drive::new(open, environment, job.clone(), view, stop).run(Event::Begin(boot_id), false).await;
-                    Worked::Deployment(ending, job)
+                    Worked::Deployment(Box::new(ending), job)
                 }
                 Err((error, open)) => {
                     tracing::error!("{error}");
@@ -422,7 +422,7 @@ impl Actor {
         let id = job.job().id;
         self.view.busy(Some(id));
         let drive = Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
-        self.tasks.spawn(async move { Worked::Deployment(drive.run(event, recovering).await, job) });
+        self.tasks.spawn(async move { Worked::Deployment(Box::new(drive.run(event, recovering).await), job) });
         id
     }
 
@@ -446,7 +446,7 @@ impl Actor {
             Worked::Deployment(ending, job) => {
                 let by_daemon = matches!(self.working, Working::Daemon);
                 self.working = Working::Nobody;
-                match ending {
+                match *ending {
                     Ending::Open(open) => self.open = Some(open),
                     Ending::Abandoned => {}
                     Ending::Over { record, plan, result, committed, error } => {
