@@ -163,8 +163,8 @@ impl<R: Read> Artifact<R> {
         self.data
     }
 
-    /// The next payload file, in their order. The one before, if it was not read to its end, is read and verified first.
-    /// `None` after the last; by then every file of the manifest has been seen.
+    /// The next payload file, in their order. The one before, if it was not read to its end, is read and verified
+    /// first. `None` after the last; by then every file of the manifest has been seen.
     pub fn next_file(&mut self) -> Result<Option<PayloadFile<'_, R>>, ArtifactError> {
         match self.advance() {
             Ok(Some((name, size))) => Ok(Some(PayloadFile { artifact: self, name, size })),
@@ -295,8 +295,8 @@ impl<R: Read> Artifact<R> {
 
 /// A payload file, open for reading.
 ///
-/// An error of [`Read`] carries an [`ArtifactError`], see [`ArtifactError::from_io`]. A file whose checksum is wrong never
-/// reaches its end: the read that would have returned its last bytes fails.
+/// An error of [`Read`] carries an [`ArtifactError`], see [`ArtifactError::from_io`]. A file whose checksum is wrong
+/// never reaches its end: the read that would have returned its last bytes fails.
 pub struct PayloadFile<'a, R: Read> {
     artifact: &'a mut Artifact<R>,
     name: String,
