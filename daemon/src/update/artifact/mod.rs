@@ -1,8 +1,8 @@
 //! The Mender Artifact format, version 3.
 //!
 //! [`open`] reads an Artifact from any [`std::io::Read`] (a file, a download, a byte slice), as a stream and in bounded
-//! memory; all bounds are constants of [`format`]. [`verify`] reads a whole file, [`read_header`] only its beginning.
-//! [`write`] makes one. Everything here blocks: call it from a blocking thread.
+//! memory; all bounds are constants of [`mod@format`]. [`verify()`] reads a whole file, [`read_header`] only its beginning.
+//! [`write()`] makes one. Everything here blocks: call it from a blocking thread.
 
 pub mod compression;
 mod der;
