@@ -124,7 +124,7 @@ where
         Ok(())
     });
     let last = last.await;
-    let component_errors = followed.errors;
+    let mut component_errors = followed.errors;
     reporter.end();
     let (update, components) = match last {
         Ok((properties, objects, update)) => {
@@ -137,7 +137,11 @@ where
     };
     let ended = JobView { result, ..view.job(path).cloned().unwrap_or(job) };
     let exit_code = exit_code(&ended.result, ended.error.as_ref());
-    let components = components.components().into_iter().cloned().collect();
+    let components: Vec<_> = components.components().into_iter().cloned().collect();
+    // A Component that failed as it had failed before has changed nothing, and so was not told about.
+    let failed = components.iter().filter(|component| component.state == "failed");
+    let failed = failed.filter_map(|component| Some((component.label(), component.last_error.clone()?)));
+    component_errors.extend(failed);
     Ok(Outcome { job: ended, exit_code, update, components, component_errors })
 }
 

@@ -108,6 +108,7 @@ pub struct Bars {
     all: MultiProgress,
     system: ProgressBar,
     components: BTreeMap<String, ProgressBar>,
+    ended: bool,
 }
 
 impl Bars {
@@ -115,7 +116,7 @@ impl Bars {
     pub fn new(verbose: bool) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let system = all.add(bar("System"));
-        Self { verbose, all, system, components: BTreeMap::new() }
+        Self { verbose, all, system, components: BTreeMap::new(), ended: false }
     }
 
     fn say(&self, line: &str) {
@@ -177,6 +178,9 @@ impl Reporter for Bars {
     }
 
     fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         // Abandoned bars stay as they are; finished ones would show 100 % after a failure too.
         for bar in self.components.values().chain([&self.system]) {
             bar.abandon();

@@ -201,6 +201,10 @@ async fn json_is_the_result_and_nothing_else() {
     assert_eq!(result["component_errors"], json!({ "rtos.R123": error("It broke.") }));
     assert_eq!(result["update"]["system_type"], "system-core-v1");
     assert_eq!(result["components"].as_array().unwrap().len(), 3);
+    // The same again changes no property of the Component, and is told all the same.
+    let output = run(&mut orchestratorctl(&bus), &["--json", "resume"]).await;
+    let result: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(result["component_errors"], json!({ "rtos.R123": error("It broke.") }));
 }
 
 #[tokio::test]
