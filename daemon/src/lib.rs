@@ -3,6 +3,7 @@
 //! The domains ([`update`]) depend on [`core`] only. [`bus`] is a thin D-Bus face over them, [`systemd`] holds the
 //! adapters to the init system, and [`supervisor`] puts the parts together.
 
+pub mod config;
 pub mod core;
 pub mod systemd;
 pub mod update;

@@ -289,8 +289,7 @@ pub fn require_version_key<'p>(
     provides: &'p BTreeMap<String, String>,
     interface: &str,
 ) -> Result<(&'p str, &'p str), AnswerError> {
-    version_key(provides, interface)
-        .ok_or_else(|| AnswerError::MissingVersion { interface: interface.to_owned() })
+    version_key(provides, interface).ok_or_else(|| AnswerError::MissingVersion { interface: interface.to_owned() })
 }
 
 struct Pair<'a> {

@@ -1,7 +1,7 @@
 //! Loads the YAML documents that come from outside: bounded, with the place of every error.
 //!
 //! One parser decides what is accepted. It is `granit-parser`, an event parser that gives the position of every node;
-//! [`node`] builds a tree from its events and [`field`] reads typed values out of that tree. A deserialiser would lose
+//! `node` builds a tree from its events and `field` reads typed values out of that tree. A deserialiser would lose
 //! the positions that semantic errors need.
 
 mod field;
@@ -11,7 +11,7 @@ mod tests;
 
 use std::fmt;
 use std::fs::OpenOptions;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -111,14 +111,19 @@ impl Document {
         let source = Source { kind, origin: &self.origin };
         let root = node::parse(source, &self.text)?;
         let mut section = Field::root(source, &root).section()?;
+        let before = warnings.len();
         let value = read(&mut section, warnings)?;
         section.warn_of_unknown_keys(warnings);
+        warnings.sort_from(before);
         Ok(value)
     }
 }
 
 fn read_regular_file(path: &Path, limit: usize) -> Result<Vec<u8>, Problem> {
-    let unreadable = |error: std::io::Error| Problem::Unreadable(reason(&error));
+    let unreadable = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => Problem::NotFound,
+        _ => Problem::Unreadable(reason(&error)),
+    };
     let file = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_CLOEXEC).bits())
@@ -168,13 +173,7 @@ pub(crate) struct Source<'t> {
 
 impl Source<'_> {
     fn error(self, place: Place, key: impl Into<String>, problem: Problem) -> DocumentError {
-        DocumentError {
-            kind: self.kind,
-            origin: self.origin.to_owned(),
-            place: Some(place),
-            key: key.into(),
-            problem,
-        }
+        DocumentError { kind: self.kind, origin: self.origin.to_owned(), place: Some(place), key: key.into(), problem }
     }
 }
 
@@ -197,6 +196,8 @@ pub struct DocumentError {
 /// What is wrong with a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Problem {
+    /// There is no such file.
+    NotFound,
     /// The file cannot be opened or read; the reason of the system.
     Unreadable(String),
     /// The path leads to a directory, FIFO, socket or device.
@@ -249,6 +250,7 @@ pub enum Problem {
 impl DocumentError {
     fn sentence(&self) -> String {
         let text = match &self.problem {
+            Problem::NotFound => return format!("Cannot read \"{}\": No such file or directory.", self.origin),
             Problem::Unreadable(reason) => return format!("Cannot read \"{}\": {reason}.", self.origin),
             Problem::NotAFile => return format!("\"{}\" is not a regular file.", self.origin),
             Problem::TooLarge { limit } => return format!("\"{}\" is larger than {limit} bytes.", self.origin),
@@ -267,7 +269,10 @@ impl DocumentError {
             }
             Problem::KeyIsNoString => format!("A key of {} is not a string.", self.whole()),
             Problem::DuplicateKey { first_line } => {
-                format!("The key {} stands here for the second time; the first is in line {first_line}.", self.subject())
+                format!(
+                    "The key {} stands here for the second time; the first is in line {first_line}.",
+                    self.subject()
+                )
             }
             Problem::Tag(tag) => format!("{} has the tag \"{tag}\", which is not supported.", self.subject()),
             Problem::Missing => format!("The key {} is missing.", self.subject()),

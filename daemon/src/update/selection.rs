@@ -57,7 +57,7 @@ pub enum Selection {
 }
 
 /// Why a candidate cannot be installed on a Component.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
     /// It is made for other device types.
     DeviceType {
@@ -90,7 +90,9 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DeviceType { device_types } => write!(formatter, "it is for the device type {}", any_of(device_types)),
+            Self::DeviceType { device_types } => {
+                write!(formatter, "it is for the device type {}", any_of(device_types))
+            }
             Self::PayloadType { payload_type, interface } => write!(
                 formatter,
                 "its payload type \"{}\" is not the Interface \"{}\"",
@@ -172,7 +174,7 @@ pub fn select(
         .iter()
         .filter_map(|candidate| refusal(candidate).map(|refusal| (candidate.source.clone(), refusal)))
         .collect();
-    refusals.sort_by(|(left, _), (right, _)| left.cmp(right));
+    refusals.sort();
     Err(NoSuitableArtifact { component: component.clone(), refusals })
 }
 
@@ -258,9 +260,7 @@ fn refusal(
         match value {
             None => Some(Refusal::KeyMissing { key: key.clone() }),
             Some(value) if accepted.contains(value) => None,
-            Some(value) => {
-                Some(Refusal::Value { key: key.clone(), value: value.clone(), accepted: accepted.clone() })
-            }
+            Some(value) => Some(Refusal::Value { key: key.clone(), value: value.clone(), accepted: accepted.clone() }),
         }
     })
 }

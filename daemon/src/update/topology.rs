@@ -98,9 +98,10 @@ impl TopologyComponent {
         let field = section.required("component_type")?;
         let component_type = field.path_component()?.to_owned();
         if component_type.contains('.') {
-            warnings.push(|| {
-                field.remark("contains \".\", which makes the lines of show-provides and show-inventory ambiguous.")
-            });
+            field.remark(
+                warnings,
+                "contains \".\", which makes the lines of show-provides and show-inventory ambiguous.",
+            );
         }
         let interface = match section.optional("interface") {
             Some(field) => field.path_component()?.to_owned(),

@@ -9,26 +9,39 @@ use super::{check_name, check_path_component, excerpt};
 /// Remarks about a document that is accepted nevertheless.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
-    told: Vec<String>,
+    told: Vec<(Place, String)>,
     untold: usize,
 }
 
 impl Warnings {
     /// Adds one; beyond [`WARNINGS_LIMIT`] they are only counted.
-    pub(crate) fn push(&mut self, warning: impl FnOnce() -> String) {
+    fn push(&mut self, place: Place, warning: impl FnOnce() -> String) {
         if self.told.len() < WARNINGS_LIMIT {
-            self.told.push(warning());
+            self.told.push((place, warning()));
         } else {
             self.untold += 1;
         }
     }
 
-    /// All of them, in the order of the document.
-    pub(crate) fn into_vec(mut self) -> Vec<String> {
-        if self.untold > 0 {
-            self.told.push(format!("There are {} more warnings of this kind.", self.untold));
+    /// How many there are to be told.
+    pub(super) fn len(&self) -> usize {
+        self.told.len()
+    }
+
+    /// Puts those from this index on, which belong to one document, into its order.
+    pub(super) fn sort_from(&mut self, index: usize) {
+        if let Some(part) = self.told.get_mut(index..) {
+            part.sort_by_key(|(place, _)| *place);
         }
-        self.told
+    }
+
+    /// All of them, in the order of the document.
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        let mut warnings: Vec<String> = self.told.into_iter().map(|(_, warning)| warning).collect();
+        if self.untold > 0 {
+            warnings.push(format!("There are {} more warnings of this kind.", self.untold));
+        }
+        warnings
     }
 }
 
@@ -57,10 +70,12 @@ impl<'t> Field<'t> {
         self.source.error(self.key_place, self.path.clone(), Problem::Invalid(rest.into()))
     }
 
-    /// A remark on this value, with the place of its key.
-    pub(crate) fn remark(&self, rest: &str) -> String {
-        let Place { line, column } = self.key_place;
-        format!("{}:{line}:{column}: \"{}\" {rest}", self.source.origin, self.path)
+    /// Adds a remark on this value, with the place of its key.
+    pub(crate) fn remark(&self, warnings: &mut Warnings, rest: &str) {
+        let place = self.key_place;
+        warnings.push(place, || {
+            format!("{}:{}:{}: \"{}\" {rest}", self.source.origin, place.line, place.column, self.path)
+        });
     }
 
     fn error(&self, problem: Problem) -> DocumentError {
@@ -212,7 +227,7 @@ impl<'t> Section<'t> {
     /// Warns of every key that nobody asked for.
     pub(crate) fn warn_of_unknown_keys(&self, warnings: &mut Warnings) {
         for (entry, _) in self.entries.iter().zip(&self.asked).filter(|(_, asked)| !**asked) {
-            warnings.push(|| self.entry(entry).remark("is not a known key and is ignored."));
+            self.entry(entry).remark(warnings, "is not a known key and is ignored.");
         }
     }
 

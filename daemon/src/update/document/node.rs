@@ -144,11 +144,7 @@ impl Tree<'_> {
             }
             Event::MappingStart(_, anchor, tag) => {
                 self.check_tag(tag.as_deref(), &["map"], place)?;
-                self.open(
-                    anchor,
-                    place,
-                    Content::Map { entries: Vec::new(), lines: HashMap::new(), key: None },
-                )?;
+                self.open(anchor, place, Content::Map { entries: Vec::new(), lines: HashMap::new(), key: None })?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(anchor) => {
