@@ -32,10 +32,10 @@ pub(super) struct Delivery {
 }
 
 /// What the thread is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Order {
-    /// Feed the streams; they have been made.
-    Feed(Delivery),
+    /// Feed the streams, named through this `stream-next`.
+    Feed(Delivery, Fifo),
     /// Store the files.
     Store,
 }
@@ -128,7 +128,7 @@ impl Feeder {
         };
         tell(Event::Prepared(tree.clone()));
 
-        let Ok(Order::Feed(delivery)) = orders.recv() else { return };
+        let Ok(Order::Feed(delivery, stream_next)) = orders.recv() else { return };
         let mut handover = Handover {
             tree,
             source,
@@ -138,7 +138,7 @@ impl Feeder {
             entry: None,
             stream: None,
         };
-        let fed = match handover.feed() {
+        let fed = match handover.feed(&stream_next) {
             Ok(fed) => fed,
             Err(error) => {
                 tell(Event::Failed(error));
@@ -219,20 +219,19 @@ impl From<OpenError> for WriteEnd {
 }
 
 impl Handover {
-    fn feed(&mut self) -> Result<Fed, FeedError> {
+    fn feed(&mut self, stream_next: &Fifo) -> Result<Fed, FeedError> {
         // The size of the whole is asked of the source, of a file it stands in the Artifact.
         let size = match (self.delivery.unpacked, self.delivery.sizes) {
             (false, true) => Some(self.source.size().ok_or(FeedError::SizeUnknown)?),
             _ => None,
         };
-        let stream_next = Fifo::existing(&self.tree.stream_next())?;
         match stream_next.open(&self.gate) {
             Ok(entry) => self.entry = Some(entry),
             Err(OpenError::Released) => return Ok(Fed::Nothing),
             Err(OpenError::Refused(error)) => return Err(error.into()),
         }
         let fed =
-            if self.delivery.unpacked { self.feed_files(&stream_next) } else { self.feed_whole(&stream_next, size) };
+            if self.delivery.unpacked { self.feed_files(stream_next) } else { self.feed_whole(stream_next, size) };
         match fed {
             Ok(unread) => {
                 // Only now, when all is verified, does the Interface learn that there is nothing more.
@@ -344,6 +343,7 @@ impl Handover {
     }
 
     /// A file among the partial ones. If there is no room for it, that shows before the download and not after it.
+    #[allow(clippy::useless_conversion, reason = "the figures of a file system are narrower on 32-bit machines")]
     fn new_file(&self, name: &str, size: Option<u64>) -> Result<File, TreeError> {
         let file = new_file(&self.tree.partial_files().join(name))?;
         let room = fstatvfs(&file).map(|system| {
@@ -362,7 +362,7 @@ impl Handover {
 
 /// What a failed write into a FIFO means.
 fn write_end(entry: &str, error: io::Error) -> WriteEnd {
-    if error.get_ref().is_some_and(|inner| inner.is::<Released>()) {
+    if matches!(error.get_ref(), Some(inner) if inner.is::<Released>()) {
         WriteEnd::Released
     } else if error.kind() == ErrorKind::BrokenPipe {
         WriteEnd::Failed(FeedError::StoppedReading(entry.to_owned()))

@@ -461,7 +461,7 @@ async fn dropping_a_download_ends_its_thread_and_script() {
     }
     // The thread owns the input; it is gone when the counter is ours alone again.
     while Arc::strong_count(&count) > 1 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -493,7 +493,7 @@ async fn a_disk_that_runs_full_leaves_no_part() {
     }
     let result = bench.interface.download(bench.request(Cursor::new(artifact), None), &bench.tag, &bench.cancel).await;
     let left = (bench.in_tree("files").exists(), bench.in_tree("files.partial").exists());
-    assert!(mount(&["umount"]));
+    assert!(mount(&["umount", "--lazy"]));
     let message = bench.plain(&result.unwrap_err());
     assert!(
         message.ends_with("Cannot write \"ROOT/files/artifact.mender\": No space left on device (os error 28)."),
