@@ -100,7 +100,7 @@ async fn everybody_may_read_and_wait() {
     let read = busctl.args(["get-property", "org.orchestratord1"]).args(JOB).args(["State", "Kind"]).output().await;
     assert_eq!(String::from_utf8(read.unwrap().stdout).unwrap(), "s \"running\"\ns \"install\"\n");
     let wait = as_nobody(&bus, test, JOB, "Wait", "", "silent");
-    let end = async { daemon.domain.finish(job, JobResult::Done) };
+    let end = async { daemon.domain.finish(&job, JobResult::Done) };
     assert_eq!(tokio::join!(wait, end).0.as_deref(), Some("passed"));
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::{Drive, Ending, OpenDeployment, orders, resting_place, say};
+use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say};
 use super::environment::{Environment, unique_tag};
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
@@ -46,7 +46,7 @@ enum Worked {
     /// An install was refused before anything was touched; with a record if later calls have to find one.
     Refused(Option<Box<OpenDeployment>>),
     /// A deployment was worked on.
-    Deployment(Box<Ending>, Arc<JobReporter>),
+    Deployment(Ending, Arc<JobReporter>),
 }
 
 /// Who works on a deployment now.
@@ -358,7 +358,7 @@ impl Actor {
                     drop(reply.send(Ok(job.job().id)));
                     let ending =
                         Drive::new(open, environment, job.clone(), view, stop).run(Event::Begin(boot_id), false).await;
-                    Worked::Deployment(Box::new(ending), job)
+                    Worked::Deployment(ending, job)
                 }
                 Err((error, open)) => {
                     tracing::error!("{error}");
@@ -422,7 +422,7 @@ impl Actor {
         let id = job.job().id;
         self.view.busy(Some(id));
         let drive = Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
-        self.tasks.spawn(async move { Worked::Deployment(Box::new(drive.run(event, recovering).await), job) });
+        self.tasks.spawn(async move { Worked::Deployment(drive.run(event, recovering).await, job) });
         id
     }
 
@@ -446,19 +446,10 @@ impl Actor {
             Worked::Deployment(ending, job) => {
                 let by_daemon = matches!(self.working, Working::Daemon);
                 self.working = Working::Nobody;
-                match *ending {
+                match ending {
                     Ending::Open(open) => self.open = Some(open),
                     Ending::Abandoned => {}
-                    Ending::Over { record, plan, result, committed, error } => {
-                        let last = Last {
-                            manifest: plan.manifest.clone(),
-                            result,
-                            error,
-                            untold: by_daemon,
-                            inconsistent: self.is_inconsistent_after(result),
-                        };
-                        self.over(record, &plan, last, committed, &job);
-                    }
+                    Ending::Over(finished) => self.over(*finished, by_daemon, &job),
                 }
             }
         }
@@ -477,7 +468,15 @@ impl Actor {
         }
     }
 
-    fn over(&mut self, record: Record, plan: &Plan, last: Last, committed: bool, job: &JobReporter) {
+    fn over(&mut self, finished: Finished, by_daemon: bool, job: &JobReporter) {
+        let Finished { record, plan, result, committed, error } = finished;
+        let last = Last {
+            manifest: plan.manifest.clone(),
+            result,
+            error,
+            untold: by_daemon,
+            inconsistent: self.is_inconsistent_after(result),
+        };
         let manifests = ManifestStore::new(&self.environment.settings.manifest_store);
         let stored = if committed { manifests.commit(&plan.manifest_digest) } else { manifests.end() };
         if let Err(error) = stored {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
-use super::interface::{ArtifactInput, DownloadRequest, Interface, State, Tree, TreeContext};
+use super::interface::{ArtifactInput, DownloadRequest, HeaderCheck, Interface, State, Tree, TreeContext};
 use super::machine::{Activity, Deployment, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::view::View;
@@ -150,7 +150,7 @@ impl Calls {
 }
 
 /// The Artifact that is installed has to be the one that was selected.
-fn expect_selected(member: &PlannedMember) -> Box<dyn FnOnce(&super::artifact::Header) -> Result<(), Error> + Send> {
+fn expect_selected(member: &PlannedMember) -> HeaderCheck {
     let (expected, path) = (member.artifact_digest.clone(), member.artifact.clone());
     Box::new(move |header| {
         if artifact_digest(header) == expected {
