@@ -117,16 +117,18 @@ pub fn summary(outcome: &Outcome) -> String {
             "rollback" => "The rollback is done.".to_owned(),
             _ => format!("The deployment of {manifest} is done."),
         },
-        "stopped" => {
-            let state = update.map(|update| update.stopped_before.as_str()).filter(|state| !state.is_empty());
-            let place = state.map_or_else(String::new, |state| format!(" before {state}"));
-            format!("Stopped{place}; the deployment can be resumed or rolled back.")
-        }
+        "stopped" => match update.map(|update| update.stopped_before.as_str()) {
+            Some(state) if !state.is_empty() => {
+                format!("Stopped before {state}; the deployment can be resumed or rolled back.")
+            }
+            _ => "Stopped.".to_owned(),
+        },
         "rolled-back" => "The System is back in its former state.".to_owned(),
         "reboot-required" => "The host has to be rebooted; resume the deployment afterwards.".to_owned(),
         "cancelled" => "The deployment was cancelled.".to_owned(),
         "inconsistent" => "The System is inconsistent: neither in its former state nor in the new one.".to_owned(),
-        "failed" => "The deployment failed; nothing had to be rolled back.".to_owned(),
+        "failed" if job.error.is_none() => "The failed deployment is closed.".to_owned(),
+        "failed" => format!("The {} failed.", job.kind),
         other => format!("Job {} ended with the result \"{other}\".", job.id),
     }
 }

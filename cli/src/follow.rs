@@ -29,14 +29,13 @@ pub struct Outcome {
 
 /// Exit code for the end of a Job.
 ///
-/// The error decides, not the result: taking back what failed in an earlier call is a success of this one. Two results
-/// are never a success, whatever stands beside them.
+/// The error decides, not the result: finishing or taking back what failed or was cancelled in an earlier call is a
+/// success of this one. An inconsistent System is never a success.
 pub fn exit_code(result: &str, error: Option<&ErrorView>) -> u8 {
     match (result, error) {
         ("reboot-required", _) => REBOOT_REQUIRED,
         (_, Some(error)) => Failure::from_error(&error.name, &error.message).exit_code(),
         ("inconsistent", None) => Kind::Inconsistent.exit_code(),
-        ("cancelled", None) => Kind::Cancelled.exit_code(),
         // A Job that ends without a word would be a defect of the daemon; it must not look like a success.
         ("", None) => FAILED,
         (_, None) => SUCCESS,
@@ -206,7 +205,7 @@ mod tests {
             ("rolled-back", 0),
             ("failed", 0),
             ("inconsistent", 20),
-            ("cancelled", 19),
+            ("cancelled", 0),
             ("", 1),
         ] {
             assert_eq!(exit_code(result, None), expected, "{result}");

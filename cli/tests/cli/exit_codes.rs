@@ -74,7 +74,7 @@ async fn jobs_without_an_error() {
         ("failed", 0, 0),
         ("reboot-required", 4, 4),
         ("inconsistent", 20, 1),
-        ("cancelled", 19, 1),
+        ("cancelled", 0, 0),
         ("", 1, 1),
     ] {
         let script = Script { acts: vec![Act::End(result, "", "")], ..Script::default() };

@@ -208,6 +208,19 @@ async fn json_is_the_result_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_chatty_job_loses_no_line() {
+    // More than any queue on the way holds, before the reply and after it.
+    let bus = Bus::start().await;
+    let lines = |count: usize| vec![Act::Log("warning", "rtos.R123", "line"); count];
+    let mut acts = lines(700);
+    acts.push(Act::End("done", "", ""));
+    let _daemon = Daemon::start(&bus, Script { early: lines(700), acts, ..Script::default() }).await;
+    let output = run(&mut orchestratorctl(&bus), &["install", text(&manifest(&bus))]).await;
+    assert_eq!(output.code(), 0, "{output:?}");
+    assert_eq!(output.stderr.matches("rtos.R123: warning: line\n").count(), 1400);
+}
+
+#[tokio::test]
 async fn nothing_to_do_is_said() {
     let bus = Bus::start().await;
     let mut acts: Vec<Act> = ["G13", "R123", "52:54"].map(|id| Act::Component(id, "unchanged", 1.0)).into();
@@ -216,6 +229,29 @@ async fn nothing_to_do_is_said() {
     let output = run(&mut orchestratorctl(&bus), &["install", text(&manifest(&bus))]).await;
     assert_eq!(output.code(), 0, "{output:?}");
     assert_eq!(output.stdout, "Nothing to do: the System already is what \"system-core-v2\" describes.\n");
+}
+
+#[tokio::test]
+async fn every_end_is_put_into_words() {
+    let error = "org.orchestratord1.Error.Failed";
+    for (result, name, said) in [
+        ("stopped", "", "Stopped.\n"),
+        ("rolled-back", "", "The System is back in its former state.\n"),
+        ("failed", "", "The failed deployment is closed.\n"),
+        ("failed", error, "The rollback failed.\n"),
+        ("cancelled", error, "The deployment was cancelled.\n"),
+        ("inconsistent", error, "The System is inconsistent: neither in its former state nor in the new one.\n"),
+        ("reboot-required", "", "The host has to be rebooted; resume the deployment afterwards.\n"),
+        ("done", "", "The rollback is done.\n"),
+        ("something-new", "", "Job 7 ended with the result \"something-new\".\n"),
+    ] {
+        let bus = Bus::start().await;
+        let message = if name.is_empty() { "" } else { "It broke." };
+        let script = Script { acts: vec![Act::End(result, name, message)], ..Script::default() };
+        let _daemon = Daemon::start(&bus, script).await;
+        let output = run(&mut orchestratorctl(&bus), &["rollback"]).await;
+        assert_eq!(output.stdout, said, "{output:?}");
+    }
 }
 
 #[tokio::test]
