@@ -1,4 +1,4 @@
-//! The member `manifest`: the SHA-256 of every other member (spec 1.4). Not to be confused with an update Manifest.
+//! The member `manifest`: the SHA-256 of every other member. Not to be confused with an update Manifest.
 
 use std::collections::BTreeMap;
 

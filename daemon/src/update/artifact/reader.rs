@@ -26,8 +26,8 @@ const BUFFER: usize = 128 * 1024;
 
 /// Reads up to the end of the header and checks all of it: version, manifest, signature, header checksum, header.
 ///
-/// With keys, an Artifact without a signature of one of them is refused; without keys, a signature is not looked at
-/// (spec 1.5).
+/// With keys, an Artifact without a signature of one of them is refused; without keys, a signature is not looked
+/// at.
 pub fn open<R: Read>(input: R, keys: &VerifyKeys) -> Result<Artifact<R>, ArtifactError> {
     let mut tar = TarReader::new(input, None);
 

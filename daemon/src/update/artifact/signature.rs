@@ -1,4 +1,4 @@
-//! Signatures of the manifest: RSA and ECDSA P-256, both with SHA-256 (spec 1.5).
+//! Signatures of the manifest: RSA and ECDSA P-256, both with SHA-256.
 //!
 //! The key decides which algorithm verifies, never the signature.
 
@@ -61,7 +61,7 @@ impl VerifyKeys {
 
     /// Reads PEM files with public keys (`SubjectPublicKeyInfo`): RSA with 2048 to 8192 bits, or ECDSA on P-256.
     ///
-    /// A file that cannot be used matters only if no other key verifies (spec 1.5); the refusal then says what is wrong
+    /// A file that cannot be used matters only if no other key verifies; the refusal then says what is wrong
     /// with it. If *no* file can be used, no Artifact can ever be accepted, and that is an error at once.
     pub fn load(paths: &[PathBuf]) -> Result<Self, ArtifactError> {
         let keys: Arc<[KeyFile]> =

@@ -66,7 +66,7 @@ pub struct ArtifactSpec {
     pub modified: u64,
 }
 
-/// The default provides and clears of an Artifact (spec 1.15): `<file system>.<name>.version=<version>`, and
+/// The default provides and clears of an Artifact: `<file system>.<name>.version=<version>`, and
 /// `<file system>.<name>.*` is cleared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SoftwareVersion {
@@ -136,7 +136,7 @@ impl ArtifactSpec {
         let mut info = Map::new();
         info.insert("type".into(), self.payload_type.as_str().into());
         if !self.depends.is_empty() {
-            // Mender's client takes lists for malformed (spec 1.8), so a single value is written as a string.
+            // Mender's client takes lists for malformed, so a single value is written as a string.
             let value = |values: &Vec<String>| match values.as_slice() {
                 [value] => json!(value),
                 values => json!(values),

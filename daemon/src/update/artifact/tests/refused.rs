@@ -1,4 +1,4 @@
-//! Outer members that have to be refused (spec 1.17), each with its message.
+//! Outer members that have to be refused, each with its message.
 
 use super::fixture::*;
 use crate::core::error::{Error, Kind};

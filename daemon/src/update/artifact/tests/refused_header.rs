@@ -1,4 +1,4 @@
-//! Headers that have to be refused (spec 1.17), each with its message.
+//! Headers that have to be refused, each with its message.
 
 use super::fixture::*;
 use crate::update::artifact::format::{HEADER_LIMIT, META_DATA_LIMIT};

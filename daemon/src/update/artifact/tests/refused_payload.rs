@@ -1,4 +1,4 @@
-//! Everything in the payload that has to be refused (spec 1.10, 1.17), each with its message.
+//! Everything in the payload that has to be refused, each with its message.
 
 use super::fixture::*;
 use crate::update::artifact::Compression;
