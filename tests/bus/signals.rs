@@ -144,6 +144,30 @@ async fn progress_is_paced_even_if_something_else_must_go_out_at_once() {
 }
 
 #[tokio::test]
+async fn progress_that_was_withheld_needs_no_other_event() {
+    let bus = Bus::start();
+    let daemon = Daemon::start(&bus, system(vec![component("gateway", "1")])).await;
+    let mut recorder = Recorder::start(&bus).await;
+    daemon.domain.status.send_modify(|status| status.components[0].progress = 0.1);
+    daemon.flush().await;
+    // The manifest must go out at once, the progress may have to wait.
+    daemon.domain.status.send_modify(|status| {
+        status.manifest = "demo 2".to_owned();
+        status.components[0].progress = 0.2;
+    });
+    let mut signals = Vec::new();
+    for _ in 0..600 {
+        signals.extend(recorder.take().await);
+        if property(&signals, "Progress").last() == Some(&"0.2") {
+            break;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    assert_eq!(property(&signals, "Progress"), ["0.1", "0.2"]);
+    assert_eq!(property(&signals, "Manifest"), ["demo 2"]);
+}
+
+#[tokio::test]
 async fn a_reply_comes_after_all_that_the_call_changed_however_much_that_is() {
     let bus = Bus::start();
     let mut daemon = Daemon::start(&bus, system(vec![])).await;
