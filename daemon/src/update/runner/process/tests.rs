@@ -193,6 +193,15 @@ async fn a_timeout_ends_the_whole_family() {
 }
 
 #[tokio::test]
+async fn a_child_without_tag_and_group_is_found_by_descent() {
+    let mut bench = Bench::new("descent");
+    bench.timeout = Duration::from_secs(1);
+    let body = "env -i setsid /bin/sh -c 'echo $$ > stripped; /bin/sleep 1000; :' & wait";
+    assert_eq!(bench.exit(body).await, Exit::TimedOut);
+    bench.assert_gone(&["stripped"]);
+}
+
+#[tokio::test]
 async fn a_script_may_tidy_up_and_speak_when_its_time_is_over() {
     let mut bench = Bench::new("trap");
     bench.timeout = Duration::from_secs(1);
