@@ -1,1 +1,3 @@
-//! x
+//! Benches for the end-to-end tests of orchestratord.
+
+pub mod booted;

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use zbus::Connection;
 use zbus::proxy::CacheProperties;
 
-use super::manager::{self, is_absent};
+use super::manager::{SYSTEMD, Systemd, is_absent};
 use crate::update::reboot::{Host, RebootError, read_boot_id};
 
 const LOGIND: &str = "org.freedesktop.login1";
@@ -39,7 +39,7 @@ impl LogindHost {
             Ok(()) => Ok(()),
             Err(error) if is_absent(&error) => {
                 tracing::info!(%error, "logind is not there, asking systemd for the reboot");
-                self.ask_systemd().await.map_err(|error| refused(manager::SYSTEMD, &error))
+                self.ask_systemd().await.map_err(|error| refused(SYSTEMD, &error))
             }
             Err(error) => Err(refused(LOGIND, &error)),
         }
@@ -54,8 +54,7 @@ impl LogindHost {
     /// `Manager.Reboot` of systemd would not stop the services first; starting this target does, and it is what
     /// `systemctl reboot` does without logind.
     async fn ask_systemd(&self) -> zbus::Result<()> {
-        let manager = manager::manager(&self.connection).await?;
-        manager.start_unit("reboot.target", "replace-irreversibly").await.map(drop)
+        Systemd::new(self.connection.clone()).await?.start("reboot.target", "replace-irreversibly").await
     }
 }
 
