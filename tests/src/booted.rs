@@ -37,6 +37,9 @@ pub const TOOLS: [(&str, &str); 5] = [
 ];
 /// Set in the environment, it makes a test fail that would be skipped.
 pub const STRICT: &str = "ORCHESTRATOR_TESTS_STRICT";
+/// A file of the machine with its boot id. A service with `ProtectControlGroups=` sees the boot id of *this* machine in
+/// the kernel's place, so what is tested has to be told to read this one.
+pub const BOOT_ID_FILE: &str = "/run/boot-id";
 /// How long anything may take that a healthy machine does in a second or two.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -353,6 +356,11 @@ fn image(base: &Path) -> Result<PathBuf, String> {
         return Ok(image);
     }
     eprintln!("making \"{}\", this takes a minute", image.display());
+    for entry in base.read_dir().map_err(|error| error.to_string())?.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"rootfs-") {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
     let unfinished = base.join("unfinished");
     drop(fs::remove_dir_all(&unfinished));
     let made = Command::new("sh")
