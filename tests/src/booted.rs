@@ -390,6 +390,11 @@ fn why_not() -> Option<String> {
     (!missing.is_empty()).then(|| format!("missing packages: {}", missing.join(" ")))
 }
 
+/// Where the programs of this build are, to [`Bench::show`] them in a machine.
+pub fn programs() -> PathBuf {
+    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
+}
+
 /// The build directory: this program is in `<target>/<profile>/deps/`.
 fn target() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()

@@ -227,10 +227,13 @@ async fn output_comes_line_by_line_and_answers_as_a_whole() {
 async fn the_journal_knows_the_component_and_the_state() {
     let Some(bench) = Bench::new() else { return };
     let machine = Machine::new(bench).await;
-    machine.run(&shell("fields", "echo 'from the program' | systemd-cat; sleep 0.2")).await.unwrap();
-    let found = "journalctl --sync; journalctl --output=cat ORCHESTRATOR_COMPONENT=gateway.R1 \
-                 ORCHESTRATOR_STATE=ArtifactInstall ORCHESTRATOR_CALL=fields";
-    assert_eq!(machine.booted.ask(found), "from the program");
+    // journald looks the sender up when it reads the line, so the sender stays until it is there.
+    let find = "journalctl --quiet --output=cat ORCHESTRATOR_COMPONENT=gateway.R1 ORCHESTRATOR_STATE=ArtifactInstall \
+                ORCHESTRATOR_CALL=fields";
+    let say = format!("{{ echo 'from the program'; until {find} | grep -q .; do sleep 0.1; done; }} | systemd-cat");
+    let call = Call { timeout: Duration::from_secs(30), ..shell("fields", &say) };
+    assert_eq!(machine.exit(&call).await, Exit::Code(0));
+    assert_eq!(machine.booted.ask(find), "from the program");
 }
 
 /// A program with a child that left its session, and a grandchild; both would outlive it.
@@ -448,6 +451,62 @@ async fn an_upgrade_of_systemd_in_the_middle_of_a_call_does_no_harm() {
     }
     assert_eq!(machine.seen.of(Stream::Stdout), ["$HOME %n"; 6]);
     machine.assert_clean();
+}
+
+#[tokio::test]
+async fn a_lost_bus_is_no_failure_of_the_call() {
+    let Some(bench) = Bench::new() else { return };
+    let machine = Machine::new(bench).await;
+    machine.booted.ask("mkfifo /var/tmp/go");
+    let call = shell("bus", "echo up; read go </var/tmp/go; exit 4");
+    {
+        let mut run = machine.runner.run(&call, &machine.seen, &machine.cancel);
+        let mut lost = Box::pin(async {
+            while machine.seen.of(Stream::Stdout).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            machine.booted.ask("systemctl stop dbus.service dbus.socket");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        });
+        tokio::select! {
+            ended = &mut run => panic!("{ended:?}"),
+            () = &mut lost => {}
+        }
+        // Only who does not want to know any more is told that nothing is known.
+        machine.cancel.cancel();
+        let error = run.await.unwrap_err();
+        assert!(matches!(error, RunnerError::Lost { .. }), "{error}");
+    }
+    machine.booted.ask("systemctl start dbus.socket dbus.service");
+    machine.booted.wait_for("busctl status org.freedesktop.systemd1");
+    let (next, cancel) = (runner(&machine.booted, &machine.spool).await, CancellationToken::new());
+    let adopt = next.adopt(&call, &machine.seen, &cancel);
+    let (ended, _) = tokio::join!(adopt, async { machine.booted.ask("echo go >/var/tmp/go") });
+    assert_eq!(ended.unwrap().unwrap().exit, Exit::Code(4));
+    machine.assert_clean();
+}
+
+#[tokio::test]
+async fn a_call_is_not_refused_because_the_host_shuts_down() {
+    let Some(bench) = Bench::new() else { return };
+    // It holds the shutdown up, and the bus with it.
+    let slow =
+        "[Unit]\nAfter=dbus.service\n[Service]\nExecStart=sleep infinity\nExecStop=sh -c 'read go </var/tmp/go'\n";
+    let mut machine = Machine::new(bench.file("/etc/systemd/system/slow.service", 0o644, slow)).await;
+    machine.booted.ask("mkfifo /var/tmp/go; systemctl start slow");
+    let before = machine.booted.boot_id();
+    machine.booted.ask("systemctl reboot --no-block");
+    machine.booted.wait_for("systemctl is-system-running | grep -x stopping");
+    let call = shell("late", "exit 0");
+    let run = tokio::time::timeout(Duration::from_secs(1), machine.run(&call));
+    assert!(run.await.is_err(), "the call neither runs nor fails");
+    // In a process of its own: the machine goes off as soon as it has read.
+    machine.booted.command("sh").args(["-c", "echo go >/var/tmp/go"]).spawn().unwrap().wait().unwrap();
+    machine.booted.wait_for_boot_after(&before);
+    // The next boot starts afresh.
+    let next = runner(&machine.booted, &machine.spool).await;
+    assert_eq!(next.adopt(&call, &machine.seen, &machine.cancel).await.unwrap(), None);
+    assert_eq!(next.run(&call, &machine.seen, &machine.cancel).await.unwrap().exit, Exit::Code(0));
 }
 
 #[tokio::test]
