@@ -10,6 +10,7 @@
 pub mod bus;
 pub mod polkit;
 pub mod scripted;
+pub mod system;
 
 use std::path::{Path, PathBuf};
 
