@@ -28,19 +28,19 @@ impl System {
 
     /// Begins to install this Manifest.
     pub async fn begin_text(&self, manifest: &str, options: Options<'_>) -> Result<JobProxy<'static>, ErrorPair> {
-        let path = self.update().await.install(manifest, options).await.map_err(refusal)?;
+        let path = self.update().await.install(manifest, options).await.map_err(|error| refusal(&error))?;
         Ok(job(&self.connection, path).await.expect("a proxy"))
     }
 
     /// Resumes and waits for the end of the Job.
     pub async fn resume(&self, options: Options<'_>) -> Result<Outcome, ErrorPair> {
-        let path = self.update().await.resume(options).await.map_err(refusal)?;
+        let path = self.update().await.resume(options).await.map_err(|error| refusal(&error))?;
         Ok(outcome(&job(&self.connection, path).await.expect("a proxy")).await)
     }
 
     /// Rolls back and waits for the end of the Job.
     pub async fn rollback(&self, options: Options<'_>) -> Result<Outcome, ErrorPair> {
-        let path = self.update().await.rollback(options).await.map_err(refusal)?;
+        let path = self.update().await.rollback(options).await.map_err(|error| refusal(&error))?;
         Ok(outcome(&job(&self.connection, path).await.expect("a proxy")).await)
     }
 
@@ -111,6 +111,6 @@ pub fn deferred() -> Options<'static> {
     Options::from([("reboot", "defer".into())])
 }
 
-fn refusal(error: zbus::Error) -> ErrorPair {
-    error_reply(&error).unwrap_or_else(|| panic!("no error of the daemon: {error}"))
+fn refusal(error: &zbus::Error) -> ErrorPair {
+    error_reply(error).unwrap_or_else(|| panic!("no error of the daemon: {error}"))
 }
