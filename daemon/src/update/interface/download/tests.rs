@@ -252,6 +252,22 @@ async fn nothing_is_called_before_header_and_check_are_passed() {
 }
 
 #[tokio::test]
+async fn without_the_signature_that_is_asked_for_nothing_is_called() {
+    const KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEKMcFJtuUPmAVx0VSO6I0F7VwfAe3\n\
+        BKy5UhFNz83pwK+hbNUtsW1r6Mt2sHQdW0+i+hnEEk8ukOjCdrcGG3vEDQ==\n\
+        -----END PUBLIC KEY-----\n";
+    let mut bench = script(PACKED, TAKE_ALL);
+    fs::write(bench.path("key.pem"), KEY).unwrap();
+    bench.keys = VerifyKeys::load(&[bench.path("key.pem")]).unwrap();
+    let error = bench.download(&bench.artifact(&[("a", b"x")])).await.unwrap_err();
+    let message = bench.plain(&error);
+    assert!(message.contains("The Artifact has no \"manifest.sig\""), "{message}");
+    assert_eq!(Error::from(error).kind, Kind::InvalidArtifact);
+    assert!(bench.calls().is_empty());
+}
+
+#[tokio::test]
 async fn leaving_a_stream_early_is_a_failure() {
     for content in [noise(1_000_000), noise(1000)] {
         for answers in ["", PACKED] {
@@ -413,13 +429,18 @@ impl Read for Counted {
 #[tokio::test]
 async fn a_reader_that_stops_stops_the_source() {
     for answers in ["", PACKED] {
-        let download = r#"name="$(cat stream-next)"; exec 3< "$name"; head -c 1000000 <&3 > "$4/got"; sleep 1000"#;
-        let mut bench = script(answers, download);
-        bench.interface.timeout = Duration::from_secs(2);
+        let download =
+            r#"name="$(cat stream-next)"; exec 3< "$name"; head -c 1000000 <&3 > "$4/got"; : > "$4/ready"; sleep 1000"#;
+        let bench = script(answers, download);
         let artifact = bench.artifact(&[("a", &noise(20_000_000))]);
         let count = Arc::new(AtomicU64::new(0));
         let input = Counted(Cursor::new(artifact), Arc::clone(&count));
-        bench.make(bench.request(input, None)).await.unwrap_err();
+        let cancel = async {
+            bench.wait_for("ready").await;
+            bench.cancel.cancel();
+        };
+        let (result, ()) = tokio::join!(bench.make(bench.request(input, None)), cancel);
+        assert!(matches!(result, Err(InterfaceError::Cancelled { .. })), "{result:?}");
         assert_eq!(bench.bytes("got").len(), 1_000_000);
         // A pipe and some buffers, whatever the size of the Artifact.
         assert!(count.load(Ordering::SeqCst) < 2_000_000, "{count:?}");
