@@ -450,6 +450,10 @@ async fn an_upgrade_of_systemd_in_the_middle_of_a_call_does_no_harm() {
         }
     }
     assert_eq!(machine.seen.of(Stream::Stdout), ["$HOME %n"; 6]);
+    // The end of the program and the absence of PID 1 from the bus coincide.
+    for round in 0..10 {
+        assert_eq!(machine.exit(&shell("brief", &format!("kill -TERM 1; exit {round}"))).await, Exit::Code(round));
+    }
     machine.assert_clean();
 }
 
