@@ -504,6 +504,9 @@ async fn a_call_is_not_refused_because_the_host_shuts_down() {
     let call = shell("late", "exit 0");
     let run = tokio::time::timeout(Duration::from_secs(1), machine.run(&call));
     assert!(run.await.is_err(), "the call neither runs nor fails");
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    assert_eq!(machine.runner.run(&call, &machine.seen, &cancelled).await.unwrap().exit, Exit::Cancelled);
     // In a process of its own: the machine goes off as soon as it has read.
     machine.booted.command("sh").args(["-c", "echo go >/var/tmp/go"]).spawn().unwrap().wait().unwrap();
     machine.booted.wait_for_boot_after(&before);
