@@ -422,12 +422,14 @@ async fn calls_nobody_wants_any_more_are_ended() {
 async fn a_flood_without_a_reader_waits_and_fills_nothing() {
     let Some(bench) = Bench::new() else { return };
     let machine = Machine::new(bench).await;
+    machine.booted.ask("mkfifo /var/tmp/go");
     // More than the pipe takes, fewer lines than the log takes.
-    let flood = "echo up; seq --format=%0200g 1 4000 >&2; echo done";
+    let flood = "echo up; read go </var/tmp/go; seq --format=%0200g 1 4000 >&2; echo done";
     let call = shell("flood", &format!("{flood}; exit 8"));
     let mut former = machine.elsewhere(&call);
     assert_eq!(former.line(), "stdout: up");
     former.kill();
+    machine.booted.ask("echo go >/var/tmp/go");
     // It waits in a write to the pipe, for ever if need be.
     let waits = "grep -l pipe_write /proc/[0-9]*/wchan | grep -q .";
     machine.booted.wait_for(waits);
