@@ -5,3 +5,5 @@ mod failures;
 mod order;
 mod reboots;
 mod rollback;
+mod streams;
+mod tree;
