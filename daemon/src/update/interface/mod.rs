@@ -6,6 +6,8 @@
 mod bench;
 mod download;
 mod error;
+#[cfg(test)]
+mod example;
 mod feeder;
 mod fifo;
 mod query;
