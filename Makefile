@@ -45,12 +45,22 @@ check: ## Everything a change has to pass, except packaging.
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 	tests/interfaces/demo-component.sh
+	tests/interfaces/rootfs-image.sh
+	tests/interfaces/single-file.sh
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
-	@echo "check-packages: nothing yet: packaging (debian/, meta-orchestrator/) is not part of the tree"
+	tests/install-packages build packages
+	tests/packaging/check
+
+.PHONY: deb
+deb: ## Build the Debian packages into dist/.
+	tests/install-packages build packages
+	tests/packaging/build target/packages/first
+	mkdir -p dist
+	cp target/packages/first/*.deb dist/
 
 # $(call put,mode,file,directory)
 put = $(INSTALL) -D -m $(1) -t $(DESTDIR)$(3) $(2)
