@@ -1,6 +1,7 @@
 //! The way to the daemon: connection, calls, and the one ordered stream of what it says.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use orchestratord::core::error::Kind;
@@ -8,12 +9,16 @@ use orchestratord_dbus::{
     BUS_NAME, ComponentProxy, ErrorPair, JobProxy, ManagedObjects, ManagerProxy, ObjectManagerProxy, Options,
     ROOT_PATH, UpdateProxy,
 };
+use tokio::time::timeout;
 use zbus::message::Type;
 use zbus::names::OwnedUniqueName;
 use zbus::proxy::{Builder, CacheProperties, Defaults};
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use crate::failure::{Failure, bus_address};
+
+/// How long the bus may take to say that a daemon which has left will not answer.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Properties of one interface. What is missing or of another type reads as empty, so that a newer daemon with
 /// another idea of a property does not stop the rest from being shown.
@@ -270,20 +275,22 @@ impl Listener {
 
     /// Waits for a call and hands over all events meanwhile, those before the reply certainly before it.
     ///
-    /// Messages have to be taken off the stream while calls wait: the connection stops reading when it is full.
+    /// Messages have to be taken off the stream while calls wait: the connection stops reading when it is full. When the
+    /// daemon leaves, the stream stays where it is: the reply is there already, or the bus says at once that none comes.
     pub async fn during<T>(
         &mut self,
         call: impl Future<Output = Result<T, Failure>>,
         mut on_event: impl FnMut(Event) -> Result<(), Failure>,
     ) -> Result<T, Failure> {
         tokio::pin!(call);
-        loop {
+        while !self.has_left() {
             tokio::select! {
                 biased;
                 event = self.next() => on_event(event?)?,
                 outcome = &mut call => return outcome,
             }
         }
+        timeout(LAST_WORDS, call).await.unwrap_or_else(|_| Err(Failure::left()))
     }
 
     fn event(&mut self, message: &Message) -> Option<Event> {

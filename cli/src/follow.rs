@@ -51,7 +51,7 @@ pub struct Outcome {
     /// The daemon is rebooting the host.
     #[serde(skip)]
     pub reboots: bool,
-    /// No Component was touched.
+    /// All Components were what they should be.
     #[serde(skip)]
     pub untouched: bool,
 }
@@ -130,12 +130,12 @@ where
         };
         match fate {
             Fate::Ended(end) => {
-                let (component_errors, touched) = pursuit.close(&end.components);
+                let (component_errors, untouched) = pursuit.close(&end.components);
                 return Ok(Outcome {
                     exit_code: exit_code(&end.job.result, end.job.error.as_ref()),
                     kind: order.kind,
                     reboots: end.job.result == "reboot-required" && !order.deferred,
-                    untouched: !touched,
+                    untouched,
                     job: end.job,
                     update: end.update,
                     components: end.components,

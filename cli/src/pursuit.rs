@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::follow::Order;
 use crate::progress::Reporter;
 use crate::story::Story;
-use crate::view::{ComponentView, ErrorView, JobView, UpdateView, View, job_number};
+use crate::view::{ComponentView, ErrorView, JobView, UpdateView, View};
 
 /// How long a daemon that was told to stop may take to leave the bus; its unit allows it as much.
 const STOP_LIMIT: Duration = Duration::from_secs(90);
@@ -22,6 +22,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(90);
 const GRACE: Duration = Duration::from_secs(5);
 /// How long to wait for the daemon in all, and again for it to get ready.
 const RETURN_LIMIT: Duration = Duration::from_secs(90);
+/// How often a daemon that starts is asked whether it is ready.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How a Job ended.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ pub struct Pursuit<'a> {
     listener: Listener,
     story: Story<'a>,
     order: Order,
-    /// What went wrong last before the request.
+    /// What went wrong before the request, and was told.
     error_before: Option<ErrorView>,
     /// The Job that is followed.
     job: JobView,
@@ -78,7 +80,8 @@ impl<'a> Pursuit<'a> {
         let present = async { Ok((client.update_properties().await?, client.objects().await?)) };
         let (update, objects) = listener.during(present, |_| Ok(())).await?;
         let update = UpdateView::new(&update);
-        let error_before = update.last_error.clone();
+        // A deployment that waits for a reboot may keep an error that nobody was told yet.
+        let error_before = update.last_error.clone().filter(|_| update.state == "waiting");
         let story = Story::new(update, objects, reporter);
         Ok(Self {
             client: client.clone(),
@@ -99,20 +102,23 @@ impl<'a> Pursuit<'a> {
     /// Waits for an answer of the daemon; what it says meanwhile is told.
     pub async fn ask<T>(&mut self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
         let story = &mut self.story;
-        self.listener.during(call, |event| story.take(event)).await
+        let take = |event| {
+            story.take(event);
+            Ok(())
+        };
+        self.listener.during(call, take).await
     }
 
     /// Follows a Job to its end.
     pub async fn follow(&mut self, path: &str) -> Result<Fate, Failure> {
         let client = self.client.clone();
-        self.job = JobView { id: job_number(path), kind: self.order.kind.to_owned(), ..JobView::default() };
         // The ObjectManager may have told about the Job by now, but it need not.
         match self.ask(client.properties(path, job_interface())).await {
             Ok(known) => self.story.job(path, &known),
-            Err(failure) if failure.is_absence() => return Ok(Fate::Left),
+            Err(failure) if failure.is_absence() => {}
             Err(failure) => return Err(failure),
         }
-        self.job = self.story.follow(path);
+        self.job = self.story.follow(path, self.order.kind);
 
         let result = match self.ask(client.wait(path)).await {
             Ok(result) => Some(result),
@@ -249,13 +255,24 @@ impl<'a> Pursuit<'a> {
 
     async fn until_ready(&mut self) -> Result<(), Failure> {
         let client = self.client.clone();
-        let manager = self.ask(client.manager_properties()).await?;
-        self.story.manager(&manager);
-        while self.story.daemon == "starting" {
-            let event = self.listener.next().await?;
-            self.story.take(event)?;
+        loop {
+            let manager = self.ask(client.manager_properties()).await?;
+            self.story.manager(&manager);
+            // The answer may be older than the signal it hides, so it is asked for again after a while.
+            let again = Instant::now() + ASK_AGAIN;
+            while self.story.daemon == "starting" {
+                if self.listener.has_left() {
+                    return Err(Failure::left());
+                }
+                match timeout_at(again, self.listener.next()).await {
+                    Ok(event) => self.story.take(event?),
+                    Err(_) => break,
+                }
+            }
+            if self.story.daemon != "starting" {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// The deployment came to rest just before the daemon left, so nobody told its end.
@@ -324,13 +341,14 @@ impl<'a> Pursuit<'a> {
         ))
     }
 
-    /// Ends the report. Returns what went wrong, by Component, and whether the Interface of a Component was called.
+    /// Ends the report. Returns what went wrong, by Component, and whether all Components were what they should be.
     pub fn close(mut self, components: &[ComponentView]) -> (BTreeMap<String, ErrorView>, bool) {
         self.story.end();
+        let untouched = self.story.is_untouched();
         let mut errors = self.story.errors;
         // A Component that failed as it had failed before has changed nothing, and so was not told about.
         let failed = components.iter().filter(|component| component.state == "failed");
         errors.extend(failed.filter_map(|component| Some((component.label(), component.last_error.clone()?))));
-        (errors, self.story.touched)
+        (errors, untouched)
     }
 }

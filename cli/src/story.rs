@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use orchestratord_dbus::{ManagedObjects, ManagerProxy, UpdateProxy};
 
 use crate::client::{Event, Properties, interface, job_interface};
-use crate::failure::Failure;
 use crate::progress::Reporter;
 use crate::told::{Place, Told};
-use crate::view::{Change, ComponentChange, ErrorView, JobChange, JobView, UpdateView, View};
+use crate::view::{Change, ComponentChange, ErrorView, JobChange, JobView, UpdateView, View, job_number};
 
 /// What is known, and who is told.
 pub struct Story<'a> {
@@ -20,8 +19,10 @@ pub struct Story<'a> {
     pub daemon: String,
     /// What went wrong, by Component.
     pub errors: BTreeMap<String, ErrorView>,
-    /// Whether the Interface of a Component was called.
-    pub touched: bool,
+    /// Components were left alone because they are what they should be.
+    unchanged: bool,
+    /// Components were worked on.
+    touched: bool,
     /// Path of the Job that is followed, once it is known.
     job: Option<String>,
     /// What happened since then or before.
@@ -38,6 +39,7 @@ impl<'a> Story<'a> {
             update,
             daemon: String::new(),
             errors: BTreeMap::new(),
+            unchanged: false,
             touched: false,
             job: None,
             early: Vec::new(),
@@ -46,10 +48,9 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// Takes in what the daemon said. An error once it has left: whatever is asked of it then has no answer.
-    pub fn take(&mut self, event: Event) -> Result<(), Failure> {
+    /// Takes in what the daemon said.
+    pub fn take(&mut self, event: Event) {
         match &event {
-            Event::Vanished | Event::Appeared => return Err(Failure::left()),
             Event::Changed { interface, properties, .. } if interface == self::interface::<ManagerProxy<'_>>() => {
                 self.manager(properties);
             }
@@ -60,7 +61,6 @@ impl<'a> Story<'a> {
         }
         let changes = self.view.apply(event);
         self.tell(changes);
-        Ok(())
     }
 
     /// Takes in properties of `Manager`.
@@ -80,9 +80,10 @@ impl<'a> Story<'a> {
         self.tell(changes);
     }
 
-    /// From now on, this Job is followed; it is in the view.
-    pub fn follow(&mut self, path: &str) -> JobView {
-        let job = self.view.job(path).cloned().unwrap_or_default();
+    /// From now on, this Job is followed. If nothing is known of it yet, it is of this kind.
+    pub fn follow(&mut self, path: &str, kind: &str) -> JobView {
+        let unknown = || JobView { id: job_number(path), kind: kind.to_owned(), ..JobView::default() };
+        let job = self.view.job(path).cloned().unwrap_or_else(unknown);
         self.reporter.begin(&job);
         self.job = Some(path.to_owned());
         let early = std::mem::take(&mut self.early);
@@ -101,6 +102,11 @@ impl<'a> Story<'a> {
     /// Tells something that the daemon cannot tell.
     pub fn note(&mut self, message: &str) {
         self.reporter.note(message);
+    }
+
+    /// Whether all Components were found to be what they should be.
+    pub fn is_untouched(&self) -> bool {
+        self.unchanged && !self.touched
     }
 
     /// Nothing more will be told.
@@ -134,6 +140,7 @@ impl<'a> Story<'a> {
                             !self.told.is_news(&label, &error.message, Place::Property)
                         }
                         ComponentChange::State(state) => {
+                            self.unchanged |= state == "unchanged";
                             self.touched |= !matches!(state.as_str(), "idle" | "unchanged");
                             false
                         }

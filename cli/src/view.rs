@@ -144,6 +144,10 @@ pub struct JobView {
 impl JobView {
     fn merge(&mut self, properties: &Properties) -> Vec<JobChange> {
         let mut changes = Vec::new();
+        // An answer may be older than a signal that came before it. What has ended stays so.
+        if self.state == "done" && properties.text("State").is_some_and(|state| state != "done") {
+            return changes;
+        }
         take(&mut self.id, properties.number("Id"));
         take(&mut self.kind, properties.text("Kind"));
         take(&mut self.started_by, properties.number("StartedBy"));
