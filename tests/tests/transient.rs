@@ -422,12 +422,14 @@ async fn calls_nobody_wants_any_more_are_ended() {
 async fn a_flood_without_a_reader_waits_and_fills_nothing() {
     let Some(bench) = Bench::new() else { return };
     let machine = Machine::new(bench).await;
+    machine.booted.ask("mkfifo /var/tmp/go");
     // More than the pipe takes, fewer lines than the log takes.
-    let flood = "echo up; seq --format=%0200g 1 4000 >&2; echo done";
+    let flood = "echo up; read go </var/tmp/go; seq --format=%0200g 1 4000 >&2; echo done";
     let call = shell("flood", &format!("{flood}; exit 8"));
     let mut former = machine.elsewhere(&call);
     assert_eq!(former.line(), "stdout: up");
     former.kill();
+    machine.booted.ask("echo go >/var/tmp/go");
     // It waits in a write to the pipe, for ever if need be.
     let waits = "grep -l pipe_write /proc/[0-9]*/wchan | grep -q .";
     machine.booted.wait_for(waits);
@@ -450,6 +452,10 @@ async fn an_upgrade_of_systemd_in_the_middle_of_a_call_does_no_harm() {
         }
     }
     assert_eq!(machine.seen.of(Stream::Stdout), ["$HOME %n"; 6]);
+    // The end of the program and the absence of PID 1 from the bus coincide.
+    for round in 0..10 {
+        assert_eq!(machine.exit(&shell("brief", &format!("kill -TERM 1; exit {round}"))).await, Exit::Code(round));
+    }
     machine.assert_clean();
 }
 
@@ -500,6 +506,9 @@ async fn a_call_is_not_refused_because_the_host_shuts_down() {
     let call = shell("late", "exit 0");
     let run = tokio::time::timeout(Duration::from_secs(1), machine.run(&call));
     assert!(run.await.is_err(), "the call neither runs nor fails");
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    assert_eq!(machine.runner.run(&call, &machine.seen, &cancelled).await.unwrap().exit, Exit::Cancelled);
     // In a process of its own: the machine goes off as soon as it has read.
     machine.booted.command("sh").args(["-c", "echo go >/var/tmp/go"]).spawn().unwrap().wait().unwrap();
     machine.booted.wait_for_boot_after(&before);

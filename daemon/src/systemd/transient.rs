@@ -7,6 +7,8 @@
 //!
 //! A question ([`Stdout::Answer`]) is not taken over but ended and forgotten, and has to be asked again: what of the
 //! answer the former daemon had read already went with it, and half an answer is worse than none.
+//!
+//! Needs systemd 243 or later (`ExecStartEx`).
 
 mod spool;
 mod unit;
@@ -111,6 +113,9 @@ impl TransientRunner {
         })?;
         if let Err(error) = self.start(call, &unit, &watch, &inlets, cancel).await {
             self.spool.remove(&unit.tag);
+            if cancel.is_cancelled() {
+                return Ok(Ended { exit: Exit::Cancelled, answer: Vec::new() });
+            }
             return Err(cannot(error.to_string()));
         }
         // systemd has ends of its own.
@@ -228,9 +233,7 @@ impl TransientRunner {
             match self.phase(unit).await? {
                 Phase::Alive => watch.changed().await,
                 Phase::Gone => return Ok(None),
-                Phase::Exited | Phase::Failed => {
-                    return self.outcome(unit).await.map(Some);
-                }
+                Phase::Exited | Phase::Failed => return self.outcome(unit).await.map(Some),
             }
         }
     }
@@ -262,6 +265,7 @@ impl TransientRunner {
         self.spool.remove(&unit.tag);
     }
 
+    /// Where the unit is in its life; one that is about to be started is alive.
     async fn phase(&self, unit: &Unit) -> zbus::Result<Phase> {
         let phase = self.phase_now(unit).await?;
         if phase != Phase::Gone {

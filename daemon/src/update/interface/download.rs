@@ -176,7 +176,8 @@ impl Interface {
                 Some((stream, _)) => failed(CallError::StoppedReading { program: program(), stream }),
             },
             Fed::Nothing => Ok(Verdict::Store),
-            Fed::Part => failed(CallError::Unfinished { program: program() }),
+            Fed::Part(Some(stream)) => failed(CallError::StoppedReading { program: program(), stream }),
+            Fed::Part(None) => failed(CallError::Unfinished { program: program() }),
         }
     }
 

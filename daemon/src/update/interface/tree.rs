@@ -138,11 +138,6 @@ impl Tree {
         }
     }
 
-    /// One of the streams.
-    pub(super) fn stream(&self, name: &str) -> PathBuf {
-        self.root.join("streams").join(name)
-    }
-
     /// Where files go that the Interface did not take from the streams.
     pub(super) fn files(&self) -> PathBuf {
         self.root.join("files")
