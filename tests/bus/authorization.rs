@@ -86,7 +86,10 @@ async fn without_polkit_only_root_gets_through() {
     for (object, method, signature, action) in CALLS {
         let Some(said) = as_nobody(&bus, test, object, method, signature, "prompt").await else { return };
         assert!(said.starts_with(&format!("{DENIED}: User {NOBODY} may not ")), "{method}: {said}");
-        assert!(said.contains("without an answer from polkit only root and the daemon's own user may"), "{method}: {said}");
+        assert!(
+            said.contains("without an answer from polkit only root and the daemon's own user may"),
+            "{method}: {said}"
+        );
         assert!(said.contains(action.id()), "{method}: {said}");
     }
     assert!(daemon.domain.requests.try_recv().is_err(), "a refused call reached the domain");

@@ -4,4 +4,5 @@
 mod failures;
 mod order;
 mod reboots;
+mod restarts;
 mod rollback;
