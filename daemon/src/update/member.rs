@@ -150,8 +150,12 @@ impl Calls {
 /// Names the file in what is wrong with an Artifact.
 fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
     match error {
-        InterfaceError::Call { word, component, cause: CallError::Artifact(cause) } => {
-            InterfaceError::Call { word, component, cause: CallError::Artifact(cause.in_file(path)) }
+        InterfaceError::Call { word, component, cause } => {
+            let cause = match *cause {
+                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(path)),
+                cause => cause,
+            };
+            InterfaceError::Call { word, component, cause: Box::new(cause) }
         }
         error => error,
     }
