@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use orchestrator_tests::bus::Bus;
 use orchestrator_tests::{binary, repository};
 use orchestratord::update::artifact::{self, ArtifactSpec};
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use zbus::Connection;
 
 use crate::scenario::Scenario;
-use crate::tracer::{Disturbance, Point, Traced};
+use crate::tracer::{Disturbance, Log, Logged, Point, Traced};
 
 /// How long anything may take before it counts as hanging. Under load a deployment takes seconds; nothing is measured here.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Name of the Interface of a Component type.
 pub fn interface(kind: &str) -> String {
     format!("demo-{kind}")
@@ -36,6 +36,8 @@ pub struct Bed {
     /// Where the disturbance was.
     hit: Option<Point>,
     boots: u32,
+    log: Log,
+    generation: u32,
     _bus: Bus,
 }
 
@@ -70,7 +72,7 @@ impl Bed {
         )?;
         let bus = Bus::start();
         let connection = bus.connect().await;
-        let bed = Self { place, connection, daemon: None, disturbance: Disturbance::None, points: Vec::new(), hit: None, boots: 0, _bus: bus };
+        let bed = Self { place, connection, daemon: None, disturbance: Disturbance::None, points: Vec::new(), hit: None, boots: 0, log: Log::default(), generation: 0, _bus: bus };
         Ok(bed)
     }
 
@@ -107,6 +109,8 @@ impl Bed {
         }
         fs::write(self.path("etc/topology.yaml"), topology)?;
         fs::write(self.path("system/calls.log"), "")?;
+        self.log.lock().unwrap().clear();
+        self.generation = 0;
         Ok(())
     }
 
@@ -135,7 +139,8 @@ impl Bed {
 
     /// The daemon starts, as the init system starts it. Returns once it is on the bus, or if it has died before.
     pub async fn start(&mut self, armed: bool) -> Result<()> {
-        self.note("daemon")?;
+        self.note("daemon");
+        self.generation += 1;
         let mut command = Command::new(binary("traced-launcher"));
         command
             .arg(binary("orchestratord"))
@@ -153,7 +158,12 @@ impl Bed {
             .stdout(std::process::Stdio::null())
             .stderr(fs::OpenOptions::new().create(true).append(true).open(self.path("daemon.log"))?);
         fs::write(self.path("boot-id"), format!("boot-{}\n", self.boots))?;
-        let daemon = Traced::start(command, &self.path("state"), &self.path("system"), self.disturbance);
+        let daemon = Traced::start(
+            command,
+            (&self.path("state"), &self.path("system")),
+            self.disturbance,
+            (self.log.clone(), self.generation),
+        );
         if armed {
             daemon.arm();
         }
@@ -166,10 +176,19 @@ impl Bed {
         Ok(())
     }
 
+    /// Nothing happens any more, unless it has happened.
+    pub fn disarm(&mut self) {
+        self.points();
+        if let Some(daemon) = &self.daemon {
+            daemon.disarm();
+        }
+        self.disturbance = Disturbance::None;
+    }
+
     /// Where the disturbance was, and all points so far.
     pub fn points(&mut self) -> (Option<Point>, Vec<Point>) {
         if let Some(daemon) = &self.daemon {
-            let points = daemon.points();
+            let points = daemon.take_points();
             self.disturbance = self.disturbance.after(points.len());
             self.points.extend(points);
             if let Some(hit) = daemon.hit() {
@@ -224,7 +243,7 @@ impl Bed {
         }
         self.wait_off_bus().await?;
         self.boots += 1;
-        self.note("boot")?;
+        self.note("boot");
         self.start(true).await
     }
 
@@ -234,20 +253,18 @@ impl Bed {
     }
 
     /// Adds a line of ours to the log of calls.
-    pub fn note(&self, line: &str) -> Result<()> {
-        use std::io::Write;
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(self.path("system/calls.log"))?;
-        writeln!(log, "{line}").context("the log of calls")
+    pub fn note(&self, line: &str) {
+        self.log.lock().unwrap().push(Logged { generation: 0, text: line.to_owned() });
     }
 
     /// The log of calls.
-    pub fn log(&self) -> Result<Vec<String>> {
-        Ok(fs::read_to_string(self.path("system/calls.log"))?.lines().map(str::to_owned).collect())
+    pub fn log(&self) -> Vec<Logged> {
+        self.log.lock().unwrap().clone()
     }
 
     /// How often the host was asked to reboot.
-    pub fn reboots(&self) -> Result<usize> {
-        Ok(self.log()?.iter().filter(|line| *line == "reboot").count())
+    pub fn reboots(&self) -> usize {
+        self.log.lock().unwrap().iter().filter(|line| line.text == "reboot").count()
     }
 
     /// How the last deployment ended, as the daemon keeps it.

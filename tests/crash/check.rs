@@ -1,12 +1,14 @@
 //! What must be true whatever happened.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bed::{Bed, interface};
-use crate::drive::Run;
+use crate::drive::{Run, Told};
 use crate::scenario::{End, Flow, Scenario};
+use crate::tracer::Logged;
 
 /// One line of the log of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +21,13 @@ enum Line<'l> {
     Client(&'l str),
 }
 
-fn parse(log: &[String]) -> Result<Vec<Line<'_>>> {
-    let lines = log.iter().take_while(|line| *line != "fresh").map(|line| {
+fn parse(log: &[Logged]) -> Result<Vec<Line<'_>>> {
+    let lines = log.iter().take_while(|line| line.text != "fresh").map(|Logged { text: line, .. }| {
         let words: Vec<&str> = line.split(' ').collect();
         Ok(match words.as_slice() {
             ["begin", who, word, ..] => Line::Begin(who, state(word)),
             ["end", who, word, status] => Line::End(who, state(word), status.parse()?),
-            ["daemon" | "boot"] => Line::Up,
+            ["daemon" | "boot" | "mended"] => Line::Up,
             ["reboot"] => Line::Reboot,
             ["client", call] => Line::Client(call),
             _ => bail!("the log of calls has the line \"{line}\""),
@@ -49,18 +51,51 @@ fn is_forward(word: &str) -> bool {
 
 /// How the deployment ended, after everything was checked.
 pub async fn check(run: &Run<'_>, scenario: &Scenario) -> Result<End> {
-    let log = run.bed.log()?;
+    let log = run.bed.log();
     let lines = parse(&log)?;
     let verdict: Result<End> = async {
+        one_at_a_time(&log, &lines)?;
         calls(&lines, scenario)?;
         let end = end(run.bed, scenario)?;
+        refused(run, &lines)?;
         told(run, scenario, end).await?;
         over(run, scenario).await?;
         went_back(&lines, scenario, end)?;
         Ok(end)
     }
     .await;
-    verdict.with_context(|| format!("told: {:?}\n      calls:\n        {}", run.told, log.join("\n        ")))
+    verdict.with_context(|| format!("told: {:?}\n      calls:\n        {}", run.told, show(&log)))
+}
+
+/// The log, for people.
+pub fn show(log: &[Logged]) -> String {
+    let lines: Vec<String> = log.iter().map(|line| format!("{} {}", line.generation, line.text)).collect();
+    lines.join("\n        ")
+}
+
+/// A Component never has two calls at once: a program of a daemon that died has ended before the next daemon calls.
+fn one_at_a_time(log: &[Logged], lines: &[Line<'_>]) -> Result<()> {
+    let mut latest: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut open: BTreeMap<&str, (&str, u32)> = BTreeMap::new();
+    for (logged, line) in log.iter().zip(lines) {
+        let (Line::Begin(who, word) | Line::End(who, word, _)) = *line else { continue };
+        // These change nothing, and are asked outside a deployment by daemons that know nothing of each other.
+        if matches!(word, "Identity" | "Provides" | "Inventory") {
+            continue;
+        }
+        let newest = latest.entry(who).or_default();
+        ensure!(logged.generation >= *newest, "{who}: {word} of an earlier daemon went on beside a call of a later one");
+        *newest = logged.generation;
+        match *line {
+            Line::Begin(..) => {
+                let running = open.insert(who, (word, logged.generation));
+                let overlaps = running.is_some_and(|(_, generation)| generation == logged.generation);
+                ensure!(!overlaps, "{who}: {word} began while {running:?} ran");
+            }
+            _ => ensure!(open.remove(who) == Some((word, logged.generation)), "{who}: {word} ended without having begun"),
+        }
+    }
+    Ok(())
 }
 
 /// Every Component is in the old state or every Component is in the new state, or the daemon says that it is neither.
@@ -69,8 +104,10 @@ fn end(bed: &Bed, scenario: &Scenario) -> Result<End> {
     let mut releases = Vec::new();
     for part in scenario.parts {
         let home = bed.path("system").join(part.name);
-        let provides = fs::read_to_string(home.join("provides"))?;
-        let mut names: Vec<String> = fs::read_dir(home.join("payload"))?
+        let provides = fs::read_to_string(home.join("provides")).unwrap_or_default();
+        let mut names: Vec<String> = fs::read_dir(home.join("payload"))
+            .into_iter()
+            .flatten()
             .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
             .collect::<Result<_>>()?;
         names.sort();
@@ -100,6 +137,16 @@ fn end(bed: &Bed, scenario: &Scenario) -> Result<End> {
         Some(end) if releases.iter().all(|other| *other == Some(end)) => Ok(end),
         _ => bail!("the Components do not match: {releases:?}"),
     }
+}
+
+/// What is refused has touched nothing.
+fn refused(run: &Run<'_>, lines: &[Line<'_>]) -> Result<()> {
+    let first = run.told.first().filter(|(call, told)| call.starts_with("Install") && matches!(told, Told::Refused(_)));
+    if first.is_some() {
+        let touched = lines.iter().find(|line| matches!(line, Line::Begin(_, word) if is_state(word)));
+        ensure!(touched.is_none(), "the install was refused after {touched:?}");
+    }
+    Ok(())
 }
 
 /// What callers were told is true, and a failure is never silent.
@@ -137,7 +184,7 @@ async fn over(run: &Run<'_>, scenario: &Scenario) -> Result<()> {
     ensure!(state == "idle", "the deployment is still open: the daemon is \"{state}\"");
     for entry in fs::read_dir(run.bed.path("state"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let known = matches!(name.as_str(), "last.json" | "manifests" | "work" | "queries");
+        let known = matches!(name.as_str(), "last.json" | "last.json.new" | "manifests" | "work" | "queries");
         ensure!(known, "\"{name}\" is left in the state directory");
     }
     ensure!(!run.bed.path("state/manifests/in-progress").exists(), "a Manifest is left in progress");
@@ -169,22 +216,12 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
     };
     let begun = |upto: usize, who: &str, word: &str| lines[..upto].contains(&Line::Begin(who, word));
     let well = |upto: usize, who: &str, word: &str| lines[..upto].contains(&Line::End(who, word, 0));
-    let mut open: Vec<(&str, &str, usize)> = Vec::new();
     let mut ups = 0;
     for (at, line) in lines.iter().enumerate() {
         match *line {
             Line::Up => ups += 1,
-            Line::Reboot | Line::Client(_) => {}
-            Line::End(who, word, _) => {
-                let found = open.iter().position(|(other, other_word, _)| (*other, *other_word) == (who, word));
-                let found = found.with_context(|| format!("{who} went on with {word} although it was over"))?;
-                open.remove(found);
-            }
+            Line::Reboot | Line::Client(_) | Line::End(..) => {}
             Line::Begin(who, word) => {
-                // A program of a daemon that died may never have said its end, but it must be over.
-                open.retain(|(other, _, since)| *other != who || *since == ups);
-                ensure!(!open.iter().any(|(other, ..)| *other == who), "{who}: {word} began while another call ran");
-                open.push((who, word, ups));
                 if !is_state(word) {
                     continue;
                 }
@@ -223,7 +260,9 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                         }
                     }
                     "ArtifactRollback" | "ArtifactFailure" => {
-                        ensure!(begun(at, who, "ArtifactInstall"), "{who}: {word} without ArtifactInstall");
+                        // Put on record and not yet begun when the daemon died: nobody can tell, so it counts as begun.
+                        let may_have_begun = ups > 1 && well(at, who, "Download");
+                        ensure!(may_have_begun || begun(at, who, "ArtifactInstall"), "{who}: {word} without ArtifactInstall");
                         let above = scenario.parts.iter().filter(|part| order(part.name) > order(who) && begun(at, part.name, "ArtifactInstall"));
                         for part in above {
                             ensure!(begun(at, part.name, "ArtifactFailure"), "{who}: {word} before {} is back", part.name);

@@ -79,7 +79,7 @@ impl<'b> Run<'b> {
     async fn settled(&self) -> Result<()> {
         let begun = Instant::now();
         while self.state().await? == "busy" {
-            ensure!(begun.elapsed() < PATIENCE, "the daemon stays busy: {:?}", self.bed.log()?.last());
+            ensure!(begun.elapsed() < PATIENCE, "the daemon stays busy: {:?}", self.bed.log().last());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         Ok(())
@@ -88,7 +88,7 @@ impl<'b> Run<'b> {
     /// Makes a call and waits for the end of its Job, or for the end of the daemon, or for a reboot of the host.
     async fn call(&mut self, verb: Verb, stops: &[&str], defer: bool) -> Result<Told> {
         let name = format!("{verb:?}");
-        self.bed.note(&format!("client {name}"))?;
+        self.bed.note(&format!("client {name}"));
         let manifest = match verb {
             Verb::Install(0) => "nonsense".to_owned(),
             Verb::Install(release) => self.bed.manifest(&self.scenario, release),
@@ -123,8 +123,8 @@ impl<'b> Run<'b> {
             let seen = self.reboots_seen;
             tokio::select! {
                 told = work => told,
-                never = reboot_asked(bed, seen) => { never?; Ok(Told::Gone) }
-                () = tokio::time::sleep(PATIENCE) => bail!("{name} does not end: {:?}", bed.log()?.last()),
+                () = reboot_asked(bed, seen) => Ok(Told::Gone),
+                () = tokio::time::sleep(PATIENCE) => bail!("{name} does not end: {:?}", bed.log().last()),
             }
         };
         let told = match told {
@@ -145,7 +145,7 @@ impl<'b> Run<'b> {
         loop {
             ensure!(begun.elapsed() < PATIENCE, "no end of reboots");
             // A reboot that was asked for is done by the host, whatever became of the daemon.
-            let asked = self.bed.reboots()?;
+            let asked = self.bed.reboots();
             if asked > self.reboots_seen {
                 self.reboots_seen = asked;
                 self.bed.reboot(false).await?;
@@ -162,14 +162,14 @@ impl<'b> Run<'b> {
         }
     }
 
-    /// The daemon is there and works on nothing. True if it or the host had to be started again.
-    async fn calm(&mut self) -> Result<()> {
+    /// Waits until the daemon is there and works on nothing; what has to be started again is. Returns its state.
+    async fn calm(&mut self) -> Result<String> {
         let begun = Instant::now();
         loop {
             self.revive().await?;
-            ensure!(begun.elapsed() < PATIENCE, "the daemon stays busy: {:?}", self.bed.log()?.last());
+            ensure!(begun.elapsed() < PATIENCE, "the daemon stays busy: {:?}", self.bed.log().last());
             match self.state().await {
-                Ok(state) if state != "busy" => return Ok(()),
+                Ok(state) if state != "busy" => return Ok(state),
                 Ok(_) => tokio::time::sleep(Duration::from_millis(3)).await,
                 // It died this very moment.
                 Err(_) => self.bed.daemon().wait_gone(),
@@ -185,7 +185,7 @@ impl<'b> Run<'b> {
         if told == Told::Gone {
             // The daemon's death may become known through the bus first.
             let begun = Instant::now();
-            while !self.bed.daemon().is_gone() && self.bed.reboots()? == self.reboots_seen {
+            while !self.bed.daemon().is_gone() && self.bed.reboots() == self.reboots_seen {
                 ensure!(begun.elapsed() < PATIENCE, "the call was lost, but the daemon lives");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -253,26 +253,37 @@ impl<'b> Run<'b> {
                 break;
             }
         }
-        self.calm().await
+        self.calm().await?;
+        Ok(())
     }
 
     /// A person looks: what is open is resumed, what was not told is asked for.
     async fn finish(&mut self) -> Result<()> {
-        self.calm().await?;
-        for _ in 0..4 {
-            if self.state().await? == "idle" {
+        for _ in 0..5 {
+            let state = self.calm().await?;
+            self.command(Verb::Resume, &[], false).await?;
+            if state == "idle" {
                 break;
             }
-            self.command(Verb::Resume, &[], false).await?;
-            self.calm().await?;
         }
-        self.command(Verb::Resume, &[], false).await?;
-        self.calm().await
+        self.calm().await?;
+        self.bed.disarm();
+        // The last point may have been met just now.
+        self.calm().await?;
+        Ok(())
+    }
+
+    /// The medium works again, the daemon starts anew, and somebody looks after it.
+    pub async fn mend(&mut self) -> Result<()> {
+        self.bed.note("mended");
+        self.bed.daemon().lift();
+        self.bed.daemon().kill_daemon();
+        self.finish().await
     }
 
     /// Mends everything that was made to fail and installs another release.
     pub async fn install_afresh(&mut self) -> Result<()> {
-        self.bed.note("fresh")?;
+        self.bed.note("fresh");
         for part in self.scenario.parts {
             let home = self.bed.path("system").join(part.name);
             for (name, _) in part.switches {
@@ -308,9 +319,8 @@ async fn cancel(job: &JobProxy<'_>) -> zbus::Result<()> {
 }
 
 /// Returns when the host is asked to reboot once more.
-async fn reboot_asked(bed: &Bed, seen: usize) -> Result<()> {
-    while bed.reboots()? == seen {
+async fn reboot_asked(bed: &Bed, seen: usize) {
+    while bed.reboots() == seen {
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
-    Ok(())
 }

@@ -88,7 +88,7 @@ const fn failure(name: &'static str, parts: &'static [Part], orders: (u32, u32),
 }
 
 const fn lost(name: &'static str, parts: &'static [Part], orders: (u32, u32), flow: Flow) -> Scenario {
-    Scenario { name, parts, orders, flow, end: End::Inconsistent, may: &[] }
+    Scenario { name, parts, orders, flow, end: End::Inconsistent, may: &[End::Old] }
 }
 
 /// All of them.
@@ -144,8 +144,12 @@ pub const SCENARIOS: &[Scenario] = &[
     failure("taken back before ArtifactCommit", &[A, B_YES], APART, Flow::TakenBack("ArtifactCommit")),
     failure("taken back after ArtifactCommit", &[A_HOST, B], APART, Flow::TakenBack("Cleanup")),
     Scenario {
-        may: &[End::Inconsistent],
+        may: &[End::Old, End::Inconsistent],
         ..success("taking back is refused", &[stuck(A), B], APART, Flow::TakenBack("ArtifactCommit"))
     },
-    failure("cancelled", &[broken(A, &[("Download.sleep", "0.2")]), B], APART, Flow::Cancelled),
+    // Whoever loses the daemon before it has taken the Job on has not cancelled anything.
+    Scenario {
+        may: &[End::New],
+        ..failure("cancelled", &[broken(A, &[("Download.sleep", "0.2")]), B], APART, Flow::Cancelled)
+    },
 ];

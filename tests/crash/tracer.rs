@@ -64,7 +64,8 @@ impl Disturbance {
         }
     }
 
-    fn is_fault(self) -> bool {
+    /// The medium fails; nobody dies.
+    pub fn is_fault(self) -> bool {
         matches!(self, Self::FailOnce(..) | Self::FailFrom(..))
     }
 }
@@ -85,6 +86,18 @@ impl std::fmt::Display for Point {
         write!(formatter, "{} {} {}", if self.by_daemon { "daemon" } else { "script" }, self.call, self.path)
     }
 }
+
+/// A line that a program wrote to the log of calls, or that the test wrote there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// Which daemon started the program; 0 is the test itself.
+    pub generation: u32,
+    /// The line.
+    pub text: String,
+}
+
+/// The log of calls as the tracers see it being written: it knows which line belongs to which daemon.
+pub type Log = Arc<Mutex<Vec<Logged>>>;
 
 /// A rename whose directory has not been synced since.
 #[derive(Debug)]
@@ -131,14 +144,16 @@ pub struct Traced {
 }
 
 impl Traced {
-    /// Starts a program below `launcher`. Points are counted once [`Traced::arm`] was called.
-    pub fn start(command: Command, state: &Path, system: &Path, disturbance: Disturbance) -> Self {
+    /// Starts the daemon through its launcher. `places` are its state directory and that of the Components. Points are counted once [`Traced::arm`] was called.
+    pub fn start(command: Command, places: (&Path, &Path), disturbance: Disturbance, log: (Log, u32)) -> Self {
         let shared = Arc::new(Shared::default());
         let mut tracer = Tracer {
             shared: shared.clone(),
             disturbance,
-            state: state.to_owned(),
-            system: system.to_owned(),
+            state: places.0.to_owned(),
+            system: places.1.to_owned(),
+            log: log.0,
+            generation: log.1,
             groups: HashMap::new(),
             held: Vec::new(),
             daemon: Pid::from_raw(0),
@@ -156,6 +171,11 @@ impl Traced {
         self.shared.armed.store(true, Ordering::SeqCst);
     }
 
+    /// From here on nothing happens.
+    pub fn disarm(&self) {
+        self.shared.armed.store(false, Ordering::SeqCst);
+    }
+
     /// The medium works again.
     pub fn lift(&self) {
         self.shared.lifted.store(true, Ordering::SeqCst);
@@ -166,9 +186,9 @@ impl Traced {
         self.shared.released.store(true, Ordering::SeqCst);
     }
 
-    /// The points so far.
-    pub fn points(&self) -> Vec<Point> {
-        self.shared.points.lock().unwrap().clone()
+    /// The points since the last time.
+    pub fn take_points(&self) -> Vec<Point> {
+        std::mem::take(&mut self.shared.points.lock().unwrap())
     }
 
     /// Where it was disturbed, if it was.
@@ -251,9 +271,12 @@ struct Tracer {
     disturbance: Disturbance,
     state: PathBuf,
     system: PathBuf,
+    log: Log,
+    generation: u32,
     /// Thread group of every task.
     groups: HashMap<Pid, Pid>,
-    held: Vec<Pid>,
+    /// Tasks that stand still, and what they are about to log.
+    held: Vec<(Pid, Option<String>)>,
     daemon: Pid,
 }
 
@@ -288,7 +311,8 @@ impl Tracer {
                 Err(error) => panic!("waitpid: {error}"),
             }
             if !self.held.is_empty() && self.shared.released.load(Ordering::SeqCst) {
-                for task in std::mem::take(&mut self.held) {
+                for (task, text) in std::mem::take(&mut self.held) {
+                    self.logged(text);
                     go_on(task, None);
                 }
             }
@@ -368,6 +392,7 @@ impl Tracer {
         if is_log || call.is_void() {
             return go_on(task, None);
         }
+        let text = if path == Path::new("calls.log") { call.text.clone() } else { None };
         let point = Point { by_daemon, call: call.name, path: path.display().to_string() };
         if self.shared.armed.load(Ordering::SeqCst) && (by_daemon || !self.disturbance.is_fault()) {
             let number = self.shared.count.fetch_add(1, Ordering::SeqCst) + 1;
@@ -377,6 +402,7 @@ impl Tracer {
                 match self.disturbance {
                     Disturbance::Kill(_) => {
                         self.kill_daemon();
+                        self.logged(text);
                         return go_on(task, None);
                     }
                     Disturbance::KillHolding(_) => {
@@ -384,10 +410,11 @@ impl Tracer {
                         if by_daemon {
                             return go_on(task, None);
                         }
-                        self.held.push(task);
+                        self.held.push((task, text));
                         return;
                     }
                     Disturbance::KillAfter(_) => {
+                        self.logged(text);
                         self.note_durability(&call);
                         if ptrace::syscall(task, None).is_err() {
                             self.kill_daemon();
@@ -423,7 +450,14 @@ impl Tracer {
         if by_daemon {
             self.note_durability(&call);
         }
+        self.logged(text);
         go_on(task, None);
+    }
+
+    fn logged(&self, text: Option<String>) {
+        for line in text.iter().flat_map(|text| text.lines()) {
+            self.log.lock().unwrap().push(Logged { generation: self.generation, text: line.to_owned() });
+        }
     }
 
     /// Keeps in mind what a power cut would take back.
@@ -463,6 +497,8 @@ struct Call {
     name: &'static str,
     path: PathBuf,
     from: Option<PathBuf>,
+    /// What is written, if it may be a line of the log.
+    text: Option<String>,
 }
 
 impl Call {
@@ -471,17 +507,22 @@ impl Call {
         let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
         let by_descriptor = |name| {
             let link = fs::read_link(format!("/proc/{task}/fd/{}", arguments[0])).ok()?;
-            Some(Self { name, path: link, from: None })
+            Some(Self { name, path: link, from: None, text: None })
         };
         let by_path = |name, directory: Option<usize>, text: usize| {
             let path = resolve(task, directory.map(|index| arguments[index]), arguments[text])?;
-            Some(Self { name, path, from: None })
+            Some(Self { name, path, from: None, text: None })
         };
         match number {
-            libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev => by_descriptor("write"),
+            libc::SYS_write => {
+                let call = by_descriptor("write")?;
+                let text = call.path.ends_with("calls.log").then(|| read_text(task, arguments[1], arguments[2])).flatten();
+                Some(Self { text, ..call })
+            }
+            libc::SYS_pwrite64 | libc::SYS_writev => by_descriptor("write"),
             libc::SYS_copy_file_range => {
                 let link = fs::read_link(format!("/proc/{task}/fd/{}", arguments[2])).ok()?;
-                Some(Self { name: "write", path: link, from: None })
+                Some(Self { name: "write", path: link, from: None, text: None })
             }
             libc::SYS_ftruncate | libc::SYS_fallocate => by_descriptor("truncate"),
             libc::SYS_fsync => by_descriptor("fsync"),
@@ -533,6 +574,14 @@ impl Call {
             _ => true,
         }
     }
+}
+
+/// Bytes in the memory of a task, as text.
+fn read_text(task: Pid, address: u64, length: u64) -> Option<String> {
+    let memory = fs::File::open(format!("/proc/{task}/mem")).ok()?;
+    let mut bytes = vec![0; usize::try_from(length).ok()?.min(4096)];
+    memory.read_exact_at(&mut bytes, address).ok()?;
+    String::from_utf8(bytes).ok()
 }
 
 /// The path in an argument, made absolute.
