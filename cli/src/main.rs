@@ -15,8 +15,11 @@ mod interrupt;
 mod mender;
 mod output;
 mod progress;
+mod pursuit;
 mod records;
 mod shell;
+mod story;
+mod told;
 mod view;
 mod watch;
 

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say};
+use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say, standing_error};
 use super::environment::{Environment, unique_tag};
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
@@ -27,7 +27,7 @@ use super::record::{Found, Last, Record};
 use super::survey::{inventory, survey};
 use super::view::View;
 use crate::core::error::{Error, Kind};
-use crate::core::job::{JobReporter, JobResult, Jobs, Severity};
+use crate::core::job::{JobReporter, JobResult, Jobs, LogLine, Severity};
 
 /// Requests that may wait to be looked at.
 const MAILBOX: usize = 32;
@@ -145,6 +145,7 @@ impl Actor {
         self.view.planned(&open.plan);
         if open.state.head.rest.is_some() {
             let (state, point) = resting_place(&open.state);
+            self.view.error(standing_error(&open.state));
             self.view.at_rest(state, point);
             self.open = Some(open);
             return;
@@ -485,9 +486,13 @@ impl Actor {
         if let Err(error) = record.close(&last) {
             say(job, Severity::Error, "", &error.to_string());
         }
-        let reason = last.error.as_ref().map(|error| format!(" {}", error.message)).unwrap_or_default();
-        let text = format!("The deployment of \"{}\" is over: {}.{reason}", plan.manifest, last.result.as_str());
-        say(job, if last.error.is_some() { Severity::Error } else { Severity::Info }, "", &text);
+        let text = format!("The deployment of \"{}\" is over: {}.", plan.manifest, last.result.as_str());
+        match &last.error {
+            // The Job says itself what went wrong; whoever reads the daemon's log may not know of the Job.
+            Some(error) => tracing::error!(job = job.job().id, "{text} {}", error.message),
+            None => tracing::info!(job = job.job().id, "{text}"),
+        }
+        job.log(LogLine { severity: Severity::Info, component: String::new(), message: text });
         self.view.inconsistent(last.inconsistent);
         self.view.error(last.error.clone());
         self.view.manifest(&manifests.current_name());

@@ -328,6 +328,17 @@ pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
     }
 }
 
+/// What stands against an open deployment, for the status after a restart: what went wrong first, or the state in which
+/// the way back has left the System.
+pub fn standing_error(state: &Deployment) -> Option<Error> {
+    let head = &state.head;
+    if !head.inconsistent {
+        return head.cause.clone();
+    }
+    let reason = head.rollback_error.as_ref().or(head.cause.as_ref()).map(|error| format!(" {}", error.message));
+    Some(Error::new(Kind::Inconsistent, format!("The System is inconsistent.{}", reason.unwrap_or_default())))
+}
+
 /// Writes a line to the daemon's log and to the log of the Job.
 pub fn say(job: &JobReporter, severity: Severity, component: &str, message: &str) {
     match severity {

@@ -241,7 +241,8 @@ pub fn step_text(state: &Deployment) -> String {
         Phase::BeforeCommit => "before ArtifactCommit".to_owned(),
         Phase::BeforeRollback => "before ArtifactRollback".to_owned(),
         Phase::BeforeCleanup => "before Cleanup".to_owned(),
-        Phase::Done => "done".to_owned(),
+        // Nothing is being done any more.
+        Phase::Done => String::new(),
     }
 }
 
