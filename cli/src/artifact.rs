@@ -19,6 +19,7 @@ use crate::args::artifact::{
 use crate::failure::{Failure, SUCCESS};
 use crate::input;
 use crate::output::{printable, show, size};
+use crate::provides;
 
 impl From<Error> for Failure {
     fn from(Error { kind, message }: Error) -> Self {
@@ -43,6 +44,7 @@ pub fn run(command: ArtifactCommand, json: bool) -> Result<u8, Failure> {
             let contents = Contents::read(&arguments)?;
             show(json, &contents, || format!("{}\n", contents.verdict(&arguments.file)))?;
         }
+        ArtifactCommand::ProvidesAfter { tree } => provides::after(&tree)?,
         ArtifactCommand::Write { kind } => match kind {
             WriteCommand::ModuleImage(arguments) => module_image(*arguments)?,
             WriteCommand::Manifest(arguments) => manifest(&arguments)?,

@@ -15,6 +15,7 @@ mod interrupt;
 mod mender;
 mod output;
 mod progress;
+mod provides;
 mod pursuit;
 mod records;
 mod shell;

@@ -161,7 +161,10 @@ impl Booted {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.leader()?.to_string()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--", program])
+            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--no-fork", "--"])
+            // A shell that waits for the program, not nsenter: at shutdown systemd stops all processes before it ends them,
+            // and nsenter then stops itself, too. So nobody would ever wait for what was ended, and the shutdown wait for that.
+            .args(["sh", "-c", "\"$@\"; exit $?", "sh", program])
             .env_clear()
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8")

@@ -1,8 +1,12 @@
 //! Deployments from end to end: the real daemon, Interface programs and Artifacts.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod answers;
 mod failures;
+mod limits;
 mod order;
 mod reboots;
 mod restarts;
 mod rollback;
+mod streams;
+mod tree;

@@ -74,7 +74,8 @@ impl System {
 
     /// The bytes of the payload of a release.
     pub fn payload(&self, component_type: &str, release: u32) -> Vec<u8> {
-        let mut state = component_type.bytes().fold(u64::from(release), |sum, byte| sum * 257 + u64::from(byte));
+        let mix = |sum: u64, byte: u8| sum.wrapping_mul(257).wrapping_add(u64::from(byte));
+        let mut state = component_type.bytes().fold(u64::from(release), mix);
         let next = |_| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             state.to_be_bytes()[0]

@@ -112,6 +112,11 @@ impl Tree {
         }
     }
 
+    /// The tree at this place, whatever is there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// A directory for queries outside a deployment: it holds `tmp/` and lasts.
     pub fn queries_only(root: &Path) -> Result<Self, TreeError> {
         let tmp = root.join("tmp");
@@ -136,6 +141,18 @@ impl Tree {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(refused("remove", &self.root)(error)),
         }
+    }
+
+    /// Removes the tree and the directories of its Component that become empty by that.
+    pub fn clear(&self) -> Result<(), TreeError> {
+        self.remove()?;
+        // Id, type, and all of them; one that is still in use is not empty.
+        for directory in self.root.ancestors().skip(1).take(3) {
+            if std::fs::remove_dir(directory).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Where files go that the Interface did not take from the streams.
