@@ -4,8 +4,10 @@
 mod answers;
 mod failures;
 mod limits;
+mod mender;
 mod order;
 mod reboots;
 mod rollback;
+mod show;
 mod streams;
 mod tree;
