@@ -3,6 +3,7 @@
 
 mod answers;
 mod failures;
+mod lifecycle;
 mod limits;
 mod mender;
 mod order;
