@@ -7,6 +7,7 @@
     reason = "every function of a test harness panics when the machine lacks something"
 )]
 
+pub mod booted;
 pub mod bus;
 pub mod polkit;
 pub mod scripted;

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::{Drive, Ending, OpenDeployment, orders, resting_place, say};
+use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say, standing_error};
 use super::environment::{Environment, unique_tag};
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
@@ -27,7 +27,7 @@ use super::record::{Found, Last, Record};
 use super::survey::{inventory, survey};
 use super::view::View;
 use crate::core::error::{Error, Kind};
-use crate::core::job::{JobReporter, JobResult, Jobs, Severity};
+use crate::core::job::{JobReporter, JobResult, Jobs, LogLine, Severity};
 
 /// Requests that may wait to be looked at.
 const MAILBOX: usize = 32;
@@ -132,7 +132,7 @@ impl Actor {
         match Record::open(&settings.datastore_dir) {
             Ok(Some(found)) => self.found(found),
             Ok(None) => self.look_around(),
-            Err(error) => self.damaged(error.into()),
+            Err(error) => self.damaged(&error.into()),
         }
     }
 
@@ -145,6 +145,7 @@ impl Actor {
         self.view.planned(&open.plan);
         if open.state.head.rest.is_some() {
             let (state, point) = resting_place(&open.state);
+            self.view.error(standing_error(&open.state));
             self.view.at_rest(state, point);
             self.open = Some(open);
             return;
@@ -163,7 +164,7 @@ impl Actor {
     }
 
     /// A record that cannot be read says neither how far the deployment came nor how to take it back.
-    fn damaged(&mut self, error: Error) {
+    fn damaged(&mut self, error: &Error) {
         let datastore = self.environment.settings.datastore_dir.clone();
         let kept = match Record::set_aside(&datastore) {
             Ok(path) => format!(" It is kept as \"{}\".", path.display()),
@@ -227,7 +228,7 @@ impl Actor {
             Request::Ping(reply) => drop(reply.send(())),
             Request::Reload(reply) => drop(reply.send(self.reload())),
             Request::Inventory(scope, _, reply) if busy => drop(reply.send(Ok(self.known(scope)))),
-            Request::Inventory(scope, components, reply) => self.inventory(scope, components, reply),
+            Request::Inventory(scope, components, reply) => self.inventory(scope, components.as_deref(), reply),
             Request::Plan(_, reply) if busy => drop(reply.send(Err(self.busy()))),
             Request::Plan(manifest, reply) => {
                 let environment = self.environment.clone();
@@ -320,10 +321,10 @@ impl Actor {
     fn inventory(
         &mut self,
         scope: InventoryScope,
-        components: Option<String>,
+        components: Option<&str>,
         reply: oneshot::Sender<Result<Inventory, Error>>,
     ) {
-        let topology = match self.environment.topology(components.as_deref()) {
+        let topology = match self.environment.topology(components) {
             Ok(topology) => topology,
             Err(error) => return drop(reply.send(Err(error))),
         };
@@ -449,16 +450,7 @@ impl Actor {
                 match ending {
                     Ending::Open(open) => self.open = Some(open),
                     Ending::Abandoned => {}
-                    Ending::Over { record, plan, result, committed, error } => {
-                        let last = Last {
-                            manifest: plan.manifest.clone(),
-                            result,
-                            error,
-                            untold: by_daemon,
-                            inconsistent: self.is_inconsistent_after(result),
-                        };
-                        self.over(record, &plan, last, committed, &job);
-                    }
+                    Ending::Over(finished) => self.over(*finished, by_daemon, &job),
                 }
             }
         }
@@ -477,7 +469,15 @@ impl Actor {
         }
     }
 
-    fn over(&mut self, record: Record, plan: &Plan, last: Last, committed: bool, job: &JobReporter) {
+    fn over(&mut self, finished: Finished, by_daemon: bool, job: &JobReporter) {
+        let Finished { record, plan, result, committed, error } = finished;
+        let last = Last {
+            manifest: plan.manifest.clone(),
+            result,
+            error,
+            untold: by_daemon,
+            inconsistent: self.is_inconsistent_after(result),
+        };
         let manifests = ManifestStore::new(&self.environment.settings.manifest_store);
         let stored = if committed { manifests.commit(&plan.manifest_digest) } else { manifests.end() };
         if let Err(error) = stored {
@@ -486,9 +486,13 @@ impl Actor {
         if let Err(error) = record.close(&last) {
             say(job, Severity::Error, "", &error.to_string());
         }
-        let reason = last.error.as_ref().map(|error| format!(" {}", error.message)).unwrap_or_default();
-        let text = format!("The deployment of \"{}\" is over: {}.{reason}", plan.manifest, last.result.as_str());
-        say(job, if last.error.is_some() { Severity::Error } else { Severity::Info }, "", &text);
+        let text = format!("The deployment of \"{}\" is over: {}.", plan.manifest, last.result.as_str());
+        match &last.error {
+            // The Job says itself what went wrong; whoever reads the daemon's log may not know of the Job.
+            Some(error) => tracing::error!(job = job.job().id, "{text} {}", error.message),
+            None => tracing::info!(job = job.job().id, "{text}"),
+        }
+        job.log(LogLine { severity: Severity::Info, component: String::new(), message: text });
         self.view.inconsistent(last.inconsistent);
         self.view.error(last.error.clone());
         self.view.manifest(&manifests.current_name());

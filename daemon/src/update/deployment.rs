@@ -35,20 +35,24 @@ pub enum Ending {
     /// The deployment stays open.
     Open(Box<OpenDeployment>),
     /// The deployment is over.
-    Over {
-        /// Its record, to be closed.
-        record: Record,
-        /// Who took part.
-        plan: Arc<Plan>,
-        /// How it ended.
-        result: JobResult,
-        /// The new versions stand.
-        committed: bool,
-        /// What went wrong.
-        error: Option<Error>,
-    },
+    Over(Box<Finished>),
     /// The daemon stops; the next one finds the record and goes on.
     Abandoned,
+}
+
+/// A deployment that is over; its record still has to be closed before its Job may end.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its record.
+    pub record: Record,
+    /// Who took part.
+    pub plan: Arc<Plan>,
+    /// How it ended.
+    pub result: JobResult,
+    /// The new versions stand.
+    pub committed: bool,
+    /// What went wrong.
+    pub error: Option<Error>,
 }
 
 /// A deployment that is worked on.
@@ -130,13 +134,11 @@ impl Drive {
                 }
             }
             if events.is_empty() {
-                match self.wait().await {
-                    Some(found) => events = found,
-                    None => {
-                        let text = "orchestratord stops; it goes on with the deployment at its next start.";
-                        return self.abandoned(JobResult::Stopped, Some(Error::new(Kind::Failed, text)));
-                    }
-                }
+                let Some(found) = self.wait().await else {
+                    let text = "orchestratord stops; it goes on with the deployment at its next start.";
+                    return self.abandoned(JobResult::Stopped, Some(Error::new(Kind::Failed, text)));
+                };
+                events = found;
             }
         }
     }
@@ -298,10 +300,9 @@ impl Drive {
         Ending::Open(Box::new(self.open))
     }
 
-    /// The record still has to be closed before the Job may end.
     fn over(self, result: JobResult, error: Option<Error>) -> Ending {
         let committed = !self.open.state.head.failed;
-        Ending::Over { record: self.open.record, plan: self.open.plan, result, committed, error }
+        Ending::Over(Box::new(Finished { record: self.open.record, plan: self.open.plan, result, committed, error }))
     }
 
     fn abandoned(self, result: JobResult, error: Option<Error>) -> Ending {
@@ -325,6 +326,17 @@ pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
         Some(Rest::RebootRequired) => (UpdateState::RebootRequired, None),
         None => (UpdateState::Waiting, None),
     }
+}
+
+/// What stands against an open deployment, for the status after a restart: what went wrong first, or the state in which
+/// the way back has left the System.
+pub fn standing_error(state: &Deployment) -> Option<Error> {
+    let head = &state.head;
+    if !head.inconsistent {
+        return head.cause.clone();
+    }
+    let reason = head.rollback_error.as_ref().or(head.cause.as_ref()).map(|error| format!(" {}", error.message));
+    Some(Error::new(Kind::Inconsistent, format!("The System is inconsistent.{}", reason.unwrap_or_default())))
 }
 
 /// Writes a line to the daemon's log and to the log of the Job.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
 use super::interface::{
-    ArtifactInput, CallError, DownloadRequest, Interface, InterfaceError, State, Tree, TreeContext,
+    ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
 };
 use super::machine::{Activity, Deployment, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
@@ -150,15 +150,19 @@ impl Calls {
 /// Names the file in what is wrong with an Artifact.
 fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
     match error {
-        InterfaceError::Call { word, component, cause: CallError::Artifact(cause) } => {
-            InterfaceError::Call { word, component, cause: CallError::Artifact(cause.in_file(path)) }
+        InterfaceError::Call { word, component, cause } => {
+            let cause = match *cause {
+                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(path)),
+                cause => cause,
+            };
+            InterfaceError::Call { word, component, cause: Box::new(cause) }
         }
         error => error,
     }
 }
 
 /// The Artifact that is installed has to be the one that was selected.
-fn expect_selected(member: &PlannedMember) -> Box<dyn FnOnce(&super::artifact::Header) -> Result<(), Error> + Send> {
+fn expect_selected(member: &PlannedMember) -> HeaderCheck {
     let (expected, path) = (member.artifact_digest.clone(), member.artifact.clone());
     Box::new(move |header| {
         if artifact_digest(header) == expected {
@@ -237,7 +241,8 @@ pub fn step_text(state: &Deployment) -> String {
         Phase::BeforeCommit => "before ArtifactCommit".to_owned(),
         Phase::BeforeRollback => "before ArtifactRollback".to_owned(),
         Phase::BeforeCleanup => "before Cleanup".to_owned(),
-        Phase::Done => "done".to_owned(),
+        // Nothing is being done any more.
+        Phase::Done => String::new(),
     }
 }
 

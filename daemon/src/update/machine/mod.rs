@@ -4,7 +4,7 @@
 //! round. It knows no process, file or clock, so every failure and crash point can be enumerated in a test. Whoever
 //! drives it puts the new state on disk before carrying out the effects.
 //!
-//! The way there is in [`forward`](self::forward), the way back in [`back`](self::back); the order of calls is that of
+//! The way there is in `forward`, the way back in `back`; the order of calls is that of
 //! Interface protocol v1 (order groups ascend with a barrier after each state, a failure turns round and descends).
 
 mod back;
