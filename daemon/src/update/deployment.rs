@@ -216,7 +216,11 @@ impl Drive {
     fn after_step(&self) {
         let state = &self.open.state;
         if !state.can_cancel() {
-            let why = if state.head.failed { "it is being rolled back" } else { "it is being committed" };
+            let why = match state.head.phase {
+                _ if state.head.failed => "it is being rolled back",
+                super::machine::Phase::HostReboot(_) => "it waits for a reboot of the host",
+                _ => "it is being committed",
+            };
             let text = format!("The deployment cannot be cancelled any more: {why}.");
             self.job.refuse_cancel(Error::new(Kind::NotSupported, text));
         }
