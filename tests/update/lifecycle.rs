@@ -15,6 +15,19 @@ async fn component_of(system: &System, name: &str) -> ComponentProxy<'static> {
     component(system.connection(), path).await.unwrap()
 }
 
+/// The Components come to the bus when they have answered, which may be after the daemon is ready.
+async fn wait_for_components(system: &System) {
+    let manager = objects(system.connection()).await.unwrap();
+    loop {
+        let objects = manager.get_managed_objects().await.unwrap();
+        let found = objects.keys().filter(|path| path.as_str().starts_with(&format!("{COMPONENT_PREFIX}/")));
+        if found.filter(|path| path.matches('/').count() == 5).count() == system.components().len() {
+            return;
+        }
+        orchestrator_tests::system::pause().await;
+    }
+}
+
 /// `State`, whether `LastError` is set, and `Version`.
 async fn shown(system: &System, name: &str) -> (String, bool, String) {
     let component = component_of(system, name).await;
@@ -30,6 +43,7 @@ fn is(state: &str, error: bool, version: &str) -> (String, bool, String) {
 #[tokio::test]
 async fn components_show_their_new_version_when_the_job_has_ended() {
     let system = System::demo().await;
+    wait_for_components(&system).await;
     assert_eq!(shown(&system, "rtos/R456").await, is("idle", false, "rtos-1"));
     system.install(2, Options::new()).await.unwrap().clean("done");
     for (name, version) in [("gateway/G13", "gateway-2"), ("rtos/R456", "rtos-2"), ("rtos/R998", "rtos-2")] {
@@ -86,6 +100,7 @@ async fn a_component_that_leaves_the_topology_leaves_the_bus_and_comes_back() {
             .filter(|interfaces| interfaces.keys().any(|name| name.as_str() == "org.orchestratord1.Component"));
         components.count()
     };
+    wait_for_components(&system).await;
     assert_eq!(count().await, 3);
     let whole = fs::read_to_string(system.path("etc/topology.yaml")).unwrap();
     let cut = &whole[..whole.rfind("  - component_type").unwrap()];
@@ -261,26 +276,39 @@ async fn a_second_install_while_the_first_is_prepared_or_works_is_busy() {
     system.assert_all_at(2);
 }
 
-/// Monitoring that asks all the time must not keep an update from its turn.
+/// Monitoring that asks all the time must not keep an update from its turn: who comes after an install waits behind it.
 #[tokio::test]
 async fn an_install_gets_its_turn_although_others_keep_asking() {
     let system = System::demo().await;
-    let askers: Vec<_> = (0..3)
-        .map(|_| {
-            let connection = system.connection().clone();
-            tokio::spawn(async move {
-                let update = orchestratord_dbus::UpdateProxy::new(&connection).await.unwrap();
-                loop {
-                    update.inventory(Options::new()).await.unwrap();
-                }
-            })
+    system.observe("gateway");
+    let ask = || {
+        let connection = system.connection().clone();
+        tokio::spawn(async move {
+            let update = orchestratord_dbus::UpdateProxy::new(&connection).await.unwrap();
+            update.inventory(Options::new()).await.unwrap()
         })
-        .collect();
-    let installed = system.install(2, Options::new()).await;
-    for asker in askers {
-        asker.abort();
+    };
+    wait_for_components(&system).await;
+    system.forget_calls();
+    system.set("G13", "Inventory.wait", "");
+    let first = ask();
+    system.wait_for_call("R998", "Inventory").await;
+    let manifest = system.manifest(2);
+    let update = system.update().await;
+    let install = tokio::spawn(async move { update.install(&manifest, Options::new()).await });
+    // The install is on its way before the second question, by the same connection.
+    system.update().await.state().await.unwrap();
+    let second = ask();
+    system.update().await.state().await.unwrap();
+    system.unset("G13", "Inventory.wait");
+    let job = install.await.unwrap().unwrap();
+    outcome(&orchestratord_dbus::job(system.connection(), job).await.unwrap()).await.clean("done");
+    assert!(!first.await.unwrap().0.is_empty());
+    // It was answered from what is known, once the install had begun.
+    assert!(!second.await.unwrap().0.is_empty());
+    for instance in ["G13", "R456", "R998"] {
+        assert_eq!(system.count(instance, "Inventory"), 1, "{instance}");
     }
-    installed.unwrap().clean("done");
     system.assert_all_at(2);
 }
 
