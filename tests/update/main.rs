@@ -3,10 +3,13 @@
 
 mod answers;
 mod failures;
+mod lifecycle;
 mod limits;
+mod mender;
 mod order;
 mod reboots;
 mod restarts;
 mod rollback;
+mod show;
 mod streams;
 mod tree;

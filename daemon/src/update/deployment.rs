@@ -9,7 +9,7 @@ use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
-use super::machine::{Activity, Deployment, Effect, Event, Outcome, Rest};
+use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
 use super::member::{self, Calls};
 use super::plan::Plan;
 use super::record::Record;
@@ -78,7 +78,6 @@ impl Drive {
         view: View,
         stop: CancellationToken,
     ) -> Self {
-        view.planned(&open.plan);
         let interfaces = open.plan.members.iter().map(|member| {
             let job = job.clone();
             Arc::new(Interface {
@@ -216,7 +215,11 @@ impl Drive {
     fn after_step(&self) {
         let state = &self.open.state;
         if !state.can_cancel() {
-            let why = if state.head.failed { "it is being rolled back" } else { "it is being committed" };
+            let why = match state.head.phase {
+                _ if state.head.failed => "it is being rolled back",
+                super::machine::Phase::HostReboot(_) => "it waits for a reboot of the host",
+                _ => "it is being committed",
+            };
             let text = format!("The deployment cannot be cancelled any more: {why}.");
             self.job.refuse_cancel(Error::new(Kind::NotSupported, text));
         }
@@ -325,6 +328,19 @@ pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
         Some(Rest::Stopped(point)) => (UpdateState::Waiting, Some(point)),
         Some(Rest::RebootRequired) => (UpdateState::RebootRequired, None),
         None => (UpdateState::Waiting, None),
+    }
+}
+
+/// Shows how far the Components of a deployment are that an earlier daemon left behind.
+pub fn show(view: &View, open: &OpenDeployment) {
+    view.planned(&open.plan);
+    for (planned, member) in open.plan.members.iter().zip(&open.state.members) {
+        let Some(activity) = member::last_activity(member) else { continue };
+        view.component(&planned.key, |component| {
+            let failed = member.call == Some(CallState::Failed);
+            if failed { "failed" } else { activity.as_str() }.clone_into(&mut component.state);
+            component.progress = member::share(activity);
+        });
     }
 }
 

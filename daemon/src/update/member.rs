@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::interface::{
     ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
 };
-use super::machine::{Activity, Deployment, Outcome, Phase};
+use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::view::View;
 use crate::core::error::{Error, Kind};
@@ -218,15 +218,18 @@ pub fn share(activity: Activity) -> f64 {
     }
 }
 
+/// What was last done with a Component.
+pub fn last_activity(member: &Member) -> Option<Activity> {
+    // A query about going back says nothing about how far it came.
+    member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max()
+}
+
 /// How much of the deployment is behind, from its state alone.
 pub fn progress(state: &Deployment) -> f64 {
     if state.head.phase == Phase::Done || state.members.is_empty() {
         return 0.0;
     }
-    let of = |member: &super::machine::Member| {
-        let last = member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max();
-        last.map_or(0.0, share)
-    };
+    let of = |member: &Member| last_activity(member).map_or(0.0, share);
     state.members.iter().map(of).sum::<f64>() / count(state.members.len())
 }
 

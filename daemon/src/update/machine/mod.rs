@@ -365,7 +365,9 @@ impl Deployment {
     pub fn can_cancel(&self) -> bool {
         !self.head.failed
             && match self.head.phase {
-                Phase::Start | Phase::HostReboot(_) | Phase::BeforeCommit => true,
+                Phase::Start | Phase::BeforeCommit => true,
+                // The host goes down, and nobody would remember after it comes back.
+                Phase::HostReboot(_) => false,
                 Phase::Group(activity, _) => activity < Activity::Commit,
                 _ => false,
             }
