@@ -196,7 +196,8 @@ impl<'a> Pursuit<'a> {
         let can_start = tokio::select! {
             biased;
             found = self.listener.successor() => return found,
-            can_start = self.client.start_daemon() => can_start?,
+            // Without an answer it may still come.
+            can_start = timeout_at(limit, self.client.start_daemon()) => can_start.unwrap_or(Ok(true))?,
         };
         if !can_start {
             return Err(Failure::left());
