@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 use crate::tracer::{Disturbance, Log, Logged, Point, Traced};
 
 /// How long anything may take before it counts as hanging. Under load a deployment takes seconds; nothing is measured here.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// Name of the Interface of a Component type.
 pub fn interface(kind: &str) -> String {
     format!("demo-{kind}")

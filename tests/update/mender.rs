@@ -393,7 +393,7 @@ async fn each_stop_holds_before_the_first_call_of_its_state_on_both_ways() {
     }
 }
 
-/// A second group that needs the host rebooted does so inside the client's ArtifactCommit, where the tool may not exit
+/// A second group that needs the host rebooted does so inside the client's `ArtifactCommit`, where the tool may not exit
 /// with 4: the daemon reboots by itself, and goes on to the stop afterwards.
 #[tokio::test]
 async fn a_reboot_in_a_later_group_during_the_modules_commit_is_survived() {
