@@ -50,7 +50,13 @@ check: ## Everything a change has to pass, except packaging.
 
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
-	@echo "check-packages: nothing yet: packaging (debian/, meta-orchestrator/) is not part of the tree"
+	@echo "check-packages: there is no debian/ in the tree yet"
+
+check-packages: check-yocto
+
+.PHONY: check-yocto
+check-yocto: ## The checks of the Yocto layer.
+	tests/yocto/check
 
 # $(call put,mode,file,directory)
 put = $(INSTALL) -D -m $(1) -t $(DESTDIR)$(3) $(2)
