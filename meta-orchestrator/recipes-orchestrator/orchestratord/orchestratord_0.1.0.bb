@@ -22,8 +22,10 @@ SRC_URI = "\
     file://cli;subdir=${BP} \
     file://daemon;subdir=${BP} \
     file://dbus-interfaces;subdir=${BP} \
+    file://docs/mender-orchestrator-manifest-gen.1;subdir=${BP} \
     file://docs/orchestratord.8;subdir=${BP} \
     file://interfaces;subdir=${BP} \
+    file://mender;subdir=${BP} \
     file://systemd;subdir=${BP} \
     file://tests/Cargo.toml;subdir=${BP} \
 "
@@ -84,7 +86,9 @@ do_install:class-native() {
 
 PACKAGE_BEFORE_PN += "${PN}-mender ${PN}-zsh-completion ${PN}-fish-completion"
 
+SYSTEMD_PACKAGES = "${PN} ${PN}-mender"
 SYSTEMD_SERVICE:${PN} = "orchestratord.service"
+SYSTEMD_SERVICE:${PN}-mender = "orchestratord-mender.service"
 
 FILES:${PN} += "\
     ${datadir}/dbus-1/system-services \
@@ -99,8 +103,10 @@ FILES:${PN}-dev += "${datadir}/dbus-1/interfaces"
 FILES:${PN}-fish-completion += "${datadir}/fish"
 FILES:${PN}-mender += "\
     ${bindir}/mender-orchestrator \
+    ${bindir}/mender-orchestrator-manifest-gen \
     ${datadir}/mender \
     ${datadir}/mender-orchestrator/interfaces/v1/rootfs-image \
+    ${systemd_system_unitdir}/orchestratord-mender.service \
 "
 FILES:${PN}-zsh-completion += "${datadir}/zsh"
 
