@@ -64,8 +64,14 @@ impl ManifestStore {
             // Nothing was ever stored.
             Err(_) => return Ok(()),
         };
+        let entries: Vec<_> = entries.filter_map(Result::ok).collect();
+        // Left behind by a crash in the middle of a write.
+        let drafts = entries.iter().map(fs::DirEntry::path);
+        drafts
+            .filter(|path| path.extension().is_some_and(|extension| extension == "new"))
+            .try_for_each(|path| store::remove_file(&path))?;
         let mut others: Vec<_> = entries
-            .filter_map(Result::ok)
+            .into_iter()
             .filter(|entry| {
                 let name = entry.file_name();
                 Path::new(&name).extension().is_some_and(|extension| extension == "yaml") && name != *current
