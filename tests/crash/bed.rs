@@ -56,7 +56,8 @@ impl Bed {
             std::os::unix::fs::symlink(program, root.join("share/interfaces/v1").join(interface(kind)))?;
             for release in 1..=3_u8 {
                 let payload = root.join(format!("payload/{kind}-{release}.img"));
-                let bytes: Vec<u8> = (0..20_000_u32).map(|at| (at.wrapping_mul(u32::from(release) + 7) >> 3) as u8).collect();
+                let bytes: Vec<u8> =
+                    (0..20_000_u32).map(|at| (at.wrapping_mul(u32::from(release) + 7) >> 3) as u8).collect();
                 fs::write(&payload, bytes)?;
                 let name = format!("{kind}-{release}");
                 let spec = ArtifactSpec::module_image(&name, vec![kind.to_owned()], &interface(kind), vec![payload]);
@@ -72,7 +73,18 @@ impl Bed {
         )?;
         let bus = Bus::start();
         let connection = bus.connect().await;
-        let bed = Self { place, connection, daemon: None, disturbance: Disturbance::None, points: Vec::new(), hit: None, boots: 0, log: Log::default(), generation: 0, _bus: bus };
+        let bed = Self {
+            place,
+            connection,
+            daemon: None,
+            disturbance: Disturbance::None,
+            points: Vec::new(),
+            hit: None,
+            boots: 0,
+            log: Log::default(),
+            generation: 0,
+            _bus: bus,
+        };
         Ok(bed)
     }
 
@@ -93,8 +105,14 @@ impl Bed {
         for part in scenario.parts {
             let home = self.path("system").join(part.name);
             fs::create_dir_all(home.join("payload"))?;
-            fs::write(home.join("provides"), format!("rootfs-image.{}.version={}-1\n", interface(part.kind), part.kind))?;
-            fs::copy(self.path(&format!("payload/{}-1.img", part.kind)), home.join(format!("payload/{}-1.img", part.kind)))?;
+            fs::write(
+                home.join("provides"),
+                format!("rootfs-image.{}.version={}-1\n", interface(part.kind), part.kind),
+            )?;
+            fs::copy(
+                self.path(&format!("payload/{}-1.img", part.kind)),
+                home.join(format!("payload/{}-1.img", part.kind)),
+            )?;
             fs::write(home.join("needs-reboot"), format!("{}\n", part.reboot))?;
             fs::write(home.join("supports-rollback"), format!("{}\n", part.rollback))?;
             for (name, content) in part.switches {
@@ -116,8 +134,9 @@ impl Bed {
 
     /// The Manifest of a release.
     pub fn manifest(&self, scenario: &Scenario, release: u8) -> String {
-        let mut text =
-            format!("api_version: mender/v1\nkind: manifest\nname: bench-{release}\nsystem_types_compatible: [bench]\ncomponent_types:\n");
+        let mut text = format!(
+            "api_version: mender/v1\nkind: manifest\nname: bench-{release}\nsystem_types_compatible: [bench]\ncomponent_types:\n"
+        );
         for (kind, order) in [("alpha", scenario.orders.0), ("beta", scenario.orders.1)] {
             text += &format!(
                 "  {kind}:\n    artifact_path: {}\n    update_strategy: {{order: {order}}}\n",
@@ -212,7 +231,13 @@ impl Bed {
     async fn owner(&self) -> Result<bool> {
         let owner = self
             .connection
-            .call_method(Some("org.freedesktop.DBus"), "/org/freedesktop/DBus", Some("org.freedesktop.DBus"), "NameHasOwner", &"org.orchestratord1")
+            .call_method(
+                Some("org.freedesktop.DBus"),
+                "/org/freedesktop/DBus",
+                Some("org.freedesktop.DBus"),
+                "NameHasOwner",
+                &"org.orchestratord1",
+            )
             .await?;
         Ok(owner.body().deserialize::<bool>()?)
     }

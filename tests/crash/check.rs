@@ -86,7 +86,10 @@ fn one_at_a_time(log: &[Logged], lines: &[Line<'_>]) -> Result<()> {
             continue;
         }
         let newest = latest.entry(who).or_default();
-        ensure!(logged.generation >= *newest, "{who}: {word} of an earlier daemon went on beside a call of a later one");
+        ensure!(
+            logged.generation >= *newest,
+            "{who}: {word} of an earlier daemon went on beside a call of a later one"
+        );
         *newest = logged.generation;
         match *line {
             Line::Begin(..) => {
@@ -94,7 +97,9 @@ fn one_at_a_time(log: &[Logged], lines: &[Line<'_>]) -> Result<()> {
                 let overlaps = running.is_some_and(|(_, generation)| generation == logged.generation);
                 ensure!(!overlaps, "{who}: {word} began while {running:?} ran");
             }
-            _ => ensure!(open.remove(who) == Some((word, logged.generation)), "{who}: {word} ended without having begun"),
+            _ => {
+                ensure!(open.remove(who) == Some((word, logged.generation)), "{who}: {word} ended without having begun")
+            }
         }
     }
     Ok(())
@@ -156,7 +161,9 @@ async fn told(run: &Run<'_>, scenario: &Scenario, end: End) -> Result<()> {
     let last = run.bed.last()?;
     let result = last["result"].as_str().unwrap_or("none");
     match (end, result) {
-        (End::New, "done") | (End::Old, "rolled-back" | "failed" | "cancelled") | (End::Inconsistent, "inconsistent") => {}
+        (End::New, "done")
+        | (End::Old, "rolled-back" | "failed" | "cancelled")
+        | (End::Inconsistent, "inconsistent") => {}
         // Committed, and cleaning up failed.
         (End::New, "failed") => {}
         // Refused before there was anything.
@@ -171,10 +178,15 @@ async fn told(run: &Run<'_>, scenario: &Scenario, end: End) -> Result<()> {
         !wanted || !error.is_empty() || is_taken_back || told_before,
         "the deployment ended \"{result}\", and neither a caller nor LastError says why"
     );
-    ensure!((state == "degraded") == (end == End::Inconsistent), "the daemon says \"{state}\" of a System that is {end:?}");
+    ensure!(
+        (state == "degraded") == (end == End::Inconsistent),
+        "the daemon says \"{state}\" of a System that is {end:?}"
+    );
     match run.claimed {
         Some(true) => ensure!(end == End::New, "the Mender client was told \"committed\", but the System is {end:?}"),
-        Some(false) => ensure!(end != End::New, "the Mender client was told \"rolled back\", but the System is {end:?}"),
+        Some(false) => {
+            ensure!(end != End::New, "the Mender client was told \"rolled back\", but the System is {end:?}")
+        }
         None => {}
     }
     Ok(())
@@ -229,7 +241,9 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                 }
                 if is_forward(word) {
                     ensure!(!begun(at, who, word), "{who}: {word} was called twice");
-                    let back = lines[..at].iter().any(|line| matches!(line, Line::Begin(_, "ArtifactRollback" | "ArtifactFailure")));
+                    let back = lines[..at]
+                        .iter()
+                        .any(|line| matches!(line, Line::Begin(_, "ArtifactRollback" | "ArtifactFailure")));
                     ensure!(!back, "{who}: {word} on the way back");
                 }
                 if word != "Cleanup" {
@@ -239,22 +253,39 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                 match word {
                     "ArtifactInstall" => {
                         for part in scenario.parts.iter().filter(|part| order(part.name) == order(who)) {
-                            ensure!(well(at, part.name, "Download"), "{who}: {word} before {} has downloaded", part.name);
+                            ensure!(
+                                well(at, part.name, "Download"),
+                                "{who}: {word} before {} has downloaded",
+                                part.name
+                            );
                         }
                     }
                     "Download" => {
                         for part in scenario.parts.iter().filter(|part| order(part.name) < order(who)) {
-                            ensure!(well(at, part.name, "ArtifactInstall"), "{who}: {word} before {} is installed", part.name);
+                            ensure!(
+                                well(at, part.name, "ArtifactInstall"),
+                                "{who}: {word} before {} is installed",
+                                part.name
+                            );
                         }
                     }
                     "ArtifactVerifyReboot" => {
-                        let part = scenario.parts.iter().find(|part| part.name == who).context("an unknown Component")?;
-                        let rebooted = if part.reboot == "Yes" { begun(at, who, "ArtifactReboot") } else { lines[..at].contains(&Line::Reboot) || ups > 1 };
+                        let part =
+                            scenario.parts.iter().find(|part| part.name == who).context("an unknown Component")?;
+                        let rebooted = if part.reboot == "Yes" {
+                            begun(at, who, "ArtifactReboot")
+                        } else {
+                            lines[..at].contains(&Line::Reboot) || ups > 1
+                        };
                         ensure!(rebooted, "{who}: {word} without a reboot");
                     }
                     "ArtifactCommit" => {
                         for part in scenario.parts {
-                            ensure!(well(at, part.name, "ArtifactInstall"), "{who}: {word} before {} is installed", part.name);
+                            ensure!(
+                                well(at, part.name, "ArtifactInstall"),
+                                "{who}: {word} before {} is installed",
+                                part.name
+                            );
                             let verified = part.reboot == "No" || well(at, part.name, "ArtifactVerifyReboot");
                             ensure!(verified, "{who}: {word} before {} is verified", part.name);
                             let lower = order(part.name) >= order(who) || well(at, part.name, "ArtifactCommit");
@@ -264,10 +295,20 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                     "ArtifactRollback" | "ArtifactFailure" => {
                         // Put on record and not yet begun when the daemon died: nobody can tell, so it counts as begun.
                         let may_have_begun = ups > 1 && well(at, who, "Download");
-                        ensure!(may_have_begun || begun(at, who, "ArtifactInstall"), "{who}: {word} without ArtifactInstall");
-                        let above = scenario.parts.iter().filter(|part| order(part.name) > order(who) && begun(at, part.name, "ArtifactInstall"));
+                        ensure!(
+                            may_have_begun || begun(at, who, "ArtifactInstall"),
+                            "{who}: {word} without ArtifactInstall"
+                        );
+                        let above = scenario
+                            .parts
+                            .iter()
+                            .filter(|part| order(part.name) > order(who) && begun(at, part.name, "ArtifactInstall"));
                         for part in above {
-                            ensure!(begun(at, part.name, "ArtifactFailure"), "{who}: {word} before {} is back", part.name);
+                            ensure!(
+                                begun(at, part.name, "ArtifactFailure"),
+                                "{who}: {word} before {} is back",
+                                part.name
+                            );
                         }
                     }
                     "ArtifactRollbackReboot" | "ArtifactVerifyRollbackReboot" => {
@@ -281,7 +322,9 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
     }
     for part in scenario.parts {
         if begun(lines.len(), part.name, "Download") {
-            let last = lines.iter().rfind(|line| matches!(line, Line::End(who, ..) | Line::Begin(who, _) if *who == part.name));
+            let last = lines
+                .iter()
+                .rfind(|line| matches!(line, Line::End(who, ..) | Line::Begin(who, _) if *who == part.name));
             let cleaned = lines.iter().any(|line| matches!(line, Line::End(who, "Cleanup", 0..) if *who == part.name));
             ensure!(cleaned, "{} got no Cleanup: its last call is {last:?}", part.name);
         }
@@ -315,7 +358,8 @@ fn went_back(lines: &[Line<'_>], scenario: &Scenario, end: End) -> Result<()> {
         if installed && part.rollback == "Yes" {
             let back = lines.iter().any(|line| matches!(line, Line::End(who, "ArtifactRollback", status) if *who == part.name && (*status == 0 || fails)));
             ensure!(back, "{} was installed and did not go back", part.name);
-            let told = lines.iter().any(|line| matches!(line, Line::Begin(who, "ArtifactFailure") if *who == part.name));
+            let told =
+                lines.iter().any(|line| matches!(line, Line::Begin(who, "ArtifactFailure") if *who == part.name));
             ensure!(told, "{} was installed and got no ArtifactFailure", part.name);
         }
     }

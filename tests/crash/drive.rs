@@ -130,7 +130,11 @@ impl<'b> Run<'b> {
         let told = match told {
             Ok(told) => told,
             Err(error) => match orchestratord_dbus::error_reply(&error) {
-                Some((name, _)) if name.starts_with("org.freedesktop.DBus.Error.") && !name.ends_with("InvalidArgs") => Told::Gone,
+                Some((name, _))
+                    if name.starts_with("org.freedesktop.DBus.Error.") && !name.ends_with("InvalidArgs") =>
+                {
+                    Told::Gone
+                }
                 Some((name, _)) => Told::Refused(name),
                 None => bail!("{name}: {error}"),
             },
@@ -313,7 +317,11 @@ impl<'b> Run<'b> {
 async fn cancel(job: &JobProxy<'_>) -> zbus::Result<()> {
     match job.cancel().await {
         // It is too late for that; then the deployment goes its way.
-        Err(error) if orchestratord_dbus::error_reply(&error).is_some_and(|(name, _)| name.ends_with("NotSupported")) => Ok(()),
+        Err(error)
+            if orchestratord_dbus::error_reply(&error).is_some_and(|(name, _)| name.ends_with("NotSupported")) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }

@@ -89,7 +89,8 @@ fn matrix() -> Result<usize> {
 
     // First every scenario undisturbed: it has to end as it should, and that tells how many points it has.
     let counted: Mutex<BTreeMap<usize, Vec<Point>>> = Mutex::default();
-    let undisturbed: Vec<Case> = chosen.iter().map(|&scenario| Case { scenario, disturbance: Disturbance::None }).collect();
+    let undisturbed: Vec<Case> =
+        chosen.iter().map(|&scenario| Case { scenario, disturbance: Disturbance::None }).collect();
     let failures = work(&undisturbed, |case, outcome| {
         let Outcome { points, end, .. } = outcome?;
         let expected = SCENARIOS[case.scenario].end;
@@ -166,7 +167,8 @@ fn cases(scenario: usize, points: &[Point]) -> Vec<Case> {
         // Programs that run go on or stand still, in turn.
         add(if at.is_multiple_of(2) { Disturbance::Kill(at) } else { Disturbance::KillHolding(at) });
         add(Disturbance::PowerCut(at));
-        let of_record = point.by_daemon && ["deployment", "last", "manifests"].iter().any(|name| point.path.starts_with(name));
+        let of_record =
+            point.by_daemon && ["deployment", "last", "manifests"].iter().any(|name| point.path.starts_with(name));
         if of_record && matches!(point.call, "fsync" | "fdatasync" | "rename") {
             add(Disturbance::KillAfter(at));
         }
@@ -233,7 +235,9 @@ async fn play(bed: &mut Bed, case: Case) -> Result<Outcome> {
     }
     let (hit, points) = run.bed.points();
     let with_point = || format!("at {}", hit.as_ref().map_or_else(|| "no point".to_owned(), ToString::to_string));
-    driven.with_context(|| format!("told: {:?}, calls:\n        {}", run.told, check::show(&run.bed.log()))).with_context(with_point)?;
+    driven
+        .with_context(|| format!("told: {:?}, calls:\n        {}", run.told, check::show(&run.bed.log())))
+        .with_context(with_point)?;
     let end = check::check(&run, scenario).await.with_context(with_point)?;
     run.install_afresh().await.with_context(with_point)?;
     Ok(Outcome { end, hit, points })

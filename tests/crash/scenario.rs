@@ -102,11 +102,26 @@ pub const SCENARIOS: &[Scenario] = &[
     failure("Download fails in the first group", &[broken(A, &[("Download.fail", "")]), B], APART, Flow::Operator),
     failure("Download fails in the second group", &[A, broken(B, &[("Download.fail", "")])], APART, Flow::Operator),
     failure("ArtifactInstall fails", &[A, broken(B, &[("ArtifactInstall.fail-late", "")])], APART, Flow::Operator),
-    failure("ArtifactInstall fails beside a sibling", &[A, broken(B, &[("ArtifactInstall.fail", "")])], TOGETHER, Flow::Operator),
+    failure(
+        "ArtifactInstall fails beside a sibling",
+        &[A, broken(B, &[("ArtifactInstall.fail", "")])],
+        TOGETHER,
+        Flow::Operator,
+    ),
     failure("NeedsArtifactReboot fails", &[A, broken(B, &[("NeedsArtifactReboot.fail", "")])], APART, Flow::Operator),
     failure("ArtifactReboot fails", &[A, broken(B_YES, &[("ArtifactReboot.fail", "")])], APART, Flow::Operator),
-    failure("ArtifactVerifyReboot fails, Component", &[A, broken(B_YES, &[("ArtifactVerifyReboot.fail", "")])], APART, Flow::Operator),
-    failure("ArtifactVerifyReboot fails, host", &[A, broken(B_HOST, &[("ArtifactVerifyReboot.fail", "")])], APART, Flow::Operator),
+    failure(
+        "ArtifactVerifyReboot fails, Component",
+        &[A, broken(B_YES, &[("ArtifactVerifyReboot.fail", "")])],
+        APART,
+        Flow::Operator,
+    ),
+    failure(
+        "ArtifactVerifyReboot fails, host",
+        &[A, broken(B_HOST, &[("ArtifactVerifyReboot.fail", "")])],
+        APART,
+        Flow::Operator,
+    ),
     failure("ArtifactCommit fails", &[A, broken(B, &[("ArtifactCommit.fail-late", "")])], APART, Flow::Operator),
     failure(
         "ArtifactVerifyRollbackReboot fails once",
@@ -120,8 +135,16 @@ pub const SCENARIOS: &[Scenario] = &[
         APART,
         Flow::Operator,
     ),
-    Scenario { end: End::New, ..success("Cleanup fails", &[broken(A, &[("Cleanup.fail-late", "")]), B], APART, Flow::Operator) },
-    lost("ArtifactCommit fails, no way back", &[stuck(A), broken(B, &[("ArtifactCommit.fail", "")])], APART, Flow::Operator),
+    Scenario {
+        end: End::New,
+        ..success("Cleanup fails", &[broken(A, &[("Cleanup.fail-late", "")]), B], APART, Flow::Operator)
+    },
+    lost(
+        "ArtifactCommit fails, no way back",
+        &[stuck(A), broken(B, &[("ArtifactCommit.fail", "")])],
+        APART,
+        Flow::Operator,
+    ),
     lost(
         "ArtifactRollback fails",
         &[broken(A, &[("ArtifactRollback.fail", "")]), broken(B, &[("ArtifactInstall.fail", "")])],
@@ -138,7 +161,12 @@ pub const SCENARIOS: &[Scenario] = &[
     success("module, host reboots", &[A_HOST, B], APART, Flow::Module),
     failure("module, host reboots in both groups", &[A_HOST, B_HOST], APART, Flow::Module),
     failure("module, ArtifactInstall fails", &[A, broken(B, &[("ArtifactInstall.fail", "")])], APART, Flow::Module),
-    failure("module, ArtifactVerifyReboot fails", &[A, broken(B_HOST, &[("ArtifactVerifyReboot.fail", "")])], APART, Flow::Module),
+    failure(
+        "module, ArtifactVerifyReboot fails",
+        &[A, broken(B_HOST, &[("ArtifactVerifyReboot.fail", "")])],
+        APART,
+        Flow::Module,
+    ),
     failure("module, Download fails", &[broken(A, &[("Download.fail", "")]), B], APART, Flow::Module),
     failure("module, Manifest refused", &[A, B], APART, Flow::Refused),
     failure("taken back before ArtifactCommit", &[A, B_YES], APART, Flow::TakenBack("ArtifactCommit")),

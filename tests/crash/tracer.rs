@@ -537,7 +537,8 @@ impl Call {
         match number {
             libc::SYS_write => {
                 let call = by_descriptor("write")?;
-                let text = call.path.ends_with("calls.log").then(|| read_text(task, arguments[1], arguments[2])).flatten();
+                let text =
+                    call.path.ends_with("calls.log").then(|| read_text(task, arguments[1], arguments[2])).flatten();
                 Some(Self { text, ..call })
             }
             libc::SYS_pwrite64 | libc::SYS_writev => by_descriptor("write"),
@@ -557,10 +558,9 @@ impl Call {
             libc::SYS_mknodat => by_path("mknod", Some(0), 1),
             libc::SYS_open => by_path("create", None, 0),
             libc::SYS_openat => by_path("create", Some(0), 1),
-            libc::SYS_rename => Some(Self {
-                from: Some(resolve(task, None, arguments[0])?),
-                ..by_path("rename", None, 1)?
-            }),
+            libc::SYS_rename => {
+                Some(Self { from: Some(resolve(task, None, arguments[0])?), ..by_path("rename", None, 1)? })
+            }
             libc::SYS_renameat | libc::SYS_renameat2 => Some(Self {
                 from: Some(resolve(task, Some(arguments[0]), arguments[1])?),
                 ..by_path("rename", Some(2), 3)?
@@ -616,7 +616,9 @@ fn resolve(task: Pid, directory: Option<u64>, address: u64) -> Option<PathBuf> {
         return Some(path);
     }
     let base = match directory {
-        Some(descriptor) if descriptor.cast_signed() as i32 != libc::AT_FDCWD => format!("/proc/{task}/fd/{descriptor}"),
+        Some(descriptor) if descriptor.cast_signed() as i32 != libc::AT_FDCWD => {
+            format!("/proc/{task}/fd/{descriptor}")
+        }
         _ => format!("/proc/{task}/cwd"),
     };
     Some(fs::read_link(base).ok()?.join(path))

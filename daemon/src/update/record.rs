@@ -343,9 +343,9 @@ mod tests {
         assert_eq!(std::fs::read_dir(datastore.path()).unwrap().count(), 0);
     }
 
-    /// A journal cut at any byte gives a state that once was, in full.
+    /// A journal cut anywhere gives a state that once was, in full.
     #[test]
-    fn a_cut_at_any_byte_gives_an_earlier_state() {
+    fn a_cut_anywhere_gives_an_earlier_state() {
         let datastore = tempfile::tempdir().unwrap();
         let mut deployment = deployment();
         let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
@@ -359,13 +359,68 @@ mod tests {
         let used = usize::try_from(record.journal.length()).unwrap();
         let path = datastore.path().join("deployment/journal");
         let whole = std::fs::read(&path).unwrap();
-        for at in first..used {
+        let mut latest = 0;
+        for at in (first..used).step_by(13) {
             let mut cut = whole.clone();
             cut[at..].fill(0);
             std::fs::write(&path, &cut).unwrap();
             let found = Record::open(datastore.path()).unwrap().unwrap();
-            assert!(states[..3].contains(&found.deployment), "at {at}");
+            let state = states.iter().position(|state| *state == found.deployment);
+            assert!(state.is_some_and(|state| state >= latest), "at {at}: {state:?} after {latest}");
+            latest = state.unwrap();
         }
+        assert_eq!(latest, 3);
+    }
+
+    #[test]
+    fn a_plan_with_another_letter_is_damaged() {
+        let datastore = tempfile::tempdir().unwrap();
+        Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        let path = datastore.path().join("deployment/plan.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen('1', "2", 1)).unwrap();
+        assert!(matches!(Record::open(datastore.path()), Err(RecordError::Damaged { .. })));
+    }
+
+    /// Both copies of an entry in the middle are gone: going on from the state before it would forget what was done.
+    #[test]
+    fn a_hole_in_the_middle_is_damage_and_not_an_earlier_state() {
+        let datastore = tempfile::tempdir().unwrap();
+        let mut deployment = deployment();
+        let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
+        let begin = usize::try_from(record.journal.length()).unwrap();
+        deployment.step(Event::Begin("b".into())).unwrap();
+        record.save(&deployment, true).unwrap();
+        let end = usize::try_from(record.journal.length()).unwrap();
+        deployment.step(Event::Ended(0, Outcome::Done)).unwrap();
+        record.save(&deployment, true).unwrap();
+        let path = datastore.path().join("deployment/journal");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[begin..end].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Record::open(datastore.path()).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("entry 1 is lost"), "{error}");
+    }
+
+    #[test]
+    fn closing_without_room_for_the_result_keeps_the_record() {
+        let datastore = tempfile::tempdir().unwrap();
+        let record = Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        std::fs::create_dir(datastore.path().join("last.json.new")).unwrap();
+        let last = Last {
+            manifest: "m".into(),
+            result: JobResult::Inconsistent,
+            error: None,
+            untold: false,
+            inconsistent: true,
+        };
+        assert!(record.close(&last).is_err());
+        assert!(Record::open(datastore.path()).unwrap().is_some());
+        // Another deployment takes its place, if nobody has ended it by then.
+        let other = Deployment::new([7, 8], RunOptions::default());
+        Record::create(datastore.path(), "", &plan(), other.clone()).unwrap();
+        assert_eq!(Record::open(datastore.path()).unwrap().unwrap().deployment, other);
     }
 
     #[test]

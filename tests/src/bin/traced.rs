@@ -12,7 +12,8 @@ fn main() -> anyhow::Result<()> {
     use nix::libc;
     use nix::sys::signal::{Signal, raise};
     use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+        TargetArch,
     };
 
     let mut arguments = std::env::args_os().skip(1);
@@ -41,7 +42,8 @@ fn main() -> anyhow::Result<()> {
         always.into_iter().map(|number| (number, Vec::new())).collect();
     let creating = u64::try_from(libc::O_CREAT)?;
     for (number, argument) in [(libc::SYS_open, 1), (libc::SYS_openat, 2)] {
-        let creates = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(creating), creating)?;
+        let creates =
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(creating), creating)?;
         rules.insert(number, vec![SeccompRule::new(vec![creates])?]);
     }
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), TargetArch::x86_64)?;

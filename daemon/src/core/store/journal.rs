@@ -98,7 +98,8 @@ impl Journal {
         let number = u32::try_from(found.entries.len()).unwrap_or(u32::MAX);
         let journal = Self { file, path: path.to_owned(), number, safe: number, end, allocated };
         if found.tail == Tail::Torn {
-            journal.zero(end, allocated - end)?;
+            let used = used(&bytes) as u64;
+            journal.zero(end, used.saturating_sub(end))?;
         }
         // The end of a process leaves entries that are not on the medium yet; what is done from now on counts on them.
         journal.file.sync_data().map_err(StoreError::of("sync", path))?;
@@ -208,17 +209,29 @@ struct Scanned<'b> {
     tail: Tail,
 }
 
+/// Where the last byte is that is not zero. Most of a journal is zeros, so they are compared in blocks.
+fn used(bytes: &[u8]) -> usize {
+    let mut blocks = bytes;
+    while let Some((front, block)) = blocks.split_last_chunk::<4096>()
+        && *block == [0; 4096]
+    {
+        blocks = front;
+    }
+    blocks.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
 /// Reads the entries; an error is the number of one that was on the medium and is lost.
 fn scan(bytes: &[u8]) -> Result<Scanned<'_>, u32> {
     let (mut entries, mut end, mut expected) = (Vec::new(), MAGIC.len(), 0_u32);
+    let used = used(bytes);
     loop {
         let rest = &bytes[end..];
         // Numbers far ahead are no successors, and not looking at them keeps the search short.
         let numbers = expected.saturating_sub(1)..=expected.saturating_add(AHEAD);
         let found = match Copy::read(rest, numbers.clone()) {
             Some(copy) => Some((0, copy)),
-            None if rest.iter().all(|byte| *byte == 0) => return Ok(Scanned { entries, end, tail: Tail::Clean }),
-            None => (1..rest.len()).find_map(|at| Some((at, Copy::read(&rest[at..], numbers.clone())?))),
+            None if end >= used => return Ok(Scanned { entries, end, tail: Tail::Clean }),
+            None => (1..used - end).find_map(|at| Some((at, Copy::read(&rest[at..], numbers.clone())?))),
         };
         match found {
             Some((at, copy)) if copy.number == expected => {
