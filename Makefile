@@ -15,7 +15,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd/system
 BUILT ?= target/release
 # Writes man pages and completions, so it has to run here; empty leaves them out.
 HOST_CTL ?= $(BUILT)/orchestratorctl
-# systemd before 253, such as that of Debian 12, knows "notify" only.
+# systemd before 253, such as that of Debian 12, knows "notify" only, and no growing RestartSec.
 UNIT_TYPE ?= $(shell v=$$(systemctl --version 2>/dev/null | sed -n 's/^systemd \([0-9]*\).*/\1/p'); \
 	[ "$${v:-253}" -ge 253 ] && echo notify-reload || echo notify)
 
@@ -63,15 +63,22 @@ install: ## Install what was built, below DESTDIR.
 	ln -sf orchestratorctl $(DESTDIR)$(BINDIR)/mender-orchestrator
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(DATADIR)/dbus-1/system-services
 	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' -e 's,^Type=notify-reload$$,Type=$(UNIT_TYPE),' \
-	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=kill -HUP $$MAINPID') \
+	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=kill -HUP $$MAINPID' \
+	        -e '/^Restart\(Steps\|MaxDelaySec\)=/d') \
 	    systemd/orchestratord.service >$(DESTDIR)$(UNITDIR)/orchestratord.service
 	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' dbus-interfaces/org.orchestratord1.service \
 	    >$(DESTDIR)$(DATADIR)/dbus-1/system-services/org.orchestratord1.service
 	$(call put,644,dbus-interfaces/org.orchestratord1.conf,$(DATADIR)/dbus-1/system.d)
 	$(call put,644,$(wildcard dbus-interfaces/xml/*.xml),$(DATADIR)/dbus-1/interfaces)
 	$(call put,644,dbus-interfaces/polkit/org.orchestratord1.policy,$(DATADIR)/polkit-1/actions)
-	$(INSTALL) -d $(DESTDIR)$(DATADIR)/mender-orchestrator/interfaces/v1
+	$(call put,755,interfaces/v1/rootfs-image interfaces/v1/single-file,$(DATADIR)/mender-orchestrator/interfaces/v1)
+	$(call put,755,mender/mender-orchestrator-manifest,$(DATADIR)/mender/modules/v3)
+	$(call put,755,mender/mender-inventory-mender-orchestrator,$(DATADIR)/mender/inventory)
+	$(call put,755,mender/mender-orchestrator-manifest-gen,$(BINDIR))
+	umask 022 && sed -e 's,/usr/share,$(DATADIR),' systemd/orchestratord-mender.service \
+	    >$(DESTDIR)$(UNITDIR)/orchestratord-mender.service
 	$(call put,644,docs/orchestratord.8,$(MANDIR)/man8)
+	$(call put,644,docs/mender-orchestrator-manifest-gen.1,$(MANDIR)/man1)
 ifneq ($(HOST_CTL),)
 	$(INSTALL) -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DATADIR)/bash-completion/completions \
 	    $(DESTDIR)$(DATADIR)/zsh/site-functions $(DESTDIR)$(DATADIR)/fish/vendor_completions.d

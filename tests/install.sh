@@ -25,12 +25,15 @@ install_with UNIT_TYPE=notify-reload
 
 # Pages of subcommands and descriptions of interfaces come and go with them; one of each stands for all.
 found=$(cd "$place" && find . ! -type d -printf '%M %P -> %l\n' | sed -e 's/ -> $//' \
+    -e '\,/mender-orchestrator-manifest-gen\.1$,b' \
     -e 's,/\(orchestratorctl\|mender-orchestrator\)-[a-z-]*\.1$,/\1-COMMAND.1,' \
     -e 's,/org\.orchestratord1\.[A-Za-z]*\.xml$,/org.orchestratord1.INTERFACE.xml,' | sort -u -k 2)
 expected=$(sort -k 2 <<'END'
 -rwxr-xr-x usr/bin/orchestratorctl
 lrwxrwxrwx usr/bin/mender-orchestrator -> orchestratorctl
+-rwxr-xr-x usr/bin/mender-orchestrator-manifest-gen
 -rwxr-xr-x usr/libexec/orchestratord
+-rw-r--r-- usr/lib/systemd/system/orchestratord-mender.service
 -rw-r--r-- usr/lib/systemd/system/orchestratord.service
 -rw-r--r-- usr/share/bash-completion/completions/mender-orchestrator
 -rw-r--r-- usr/share/bash-completion/completions/orchestratorctl
@@ -43,10 +46,15 @@ lrwxrwxrwx usr/bin/mender-orchestrator -> orchestratorctl
 -rw-r--r-- usr/share/man/man1/mender-orchestrator.1
 -rw-r--r-- usr/share/man/man1/orchestratorctl-COMMAND.1
 -rw-r--r-- usr/share/man/man1/orchestratorctl.1
+-rw-r--r-- usr/share/man/man1/mender-orchestrator-manifest-gen.1
 -rw-r--r-- usr/share/man/man8/orchestratord.8
+-rwxr-xr-x usr/share/mender/inventory/mender-inventory-mender-orchestrator
+-rwxr-xr-x usr/share/mender/modules/v3/mender-orchestrator-manifest
 -rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/demo-component
 lrwxrwxrwx usr/share/mender-orchestrator/interfaces/v1/demo-gateway -> demo-component
 lrwxrwxrwx usr/share/mender-orchestrator/interfaces/v1/demo-rtos -> demo-component
+-rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/rootfs-image
+-rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/single-file
 -rw-r--r-- usr/share/polkit-1/actions/org.orchestratord1.policy
 -rw-r--r-- usr/share/zsh/site-functions/_mender-orchestrator
 -rw-r--r-- usr/share/zsh/site-functions/_orchestratorctl
@@ -79,5 +87,5 @@ for line in "ExecStart=/opt/lib/orchestratord" "Type=notify" "ExecReload=kill -H
     grep -qxF "$line" "$place/opt/lib/systemd/system/orchestratord.service" || fail "the other unit has no line $line"
 done
 [ ! -e "$place/usr" ] || fail "something was installed outside PREFIX: $(find "$place/usr" ! -type d)"
-[ ! -e "$place/opt/share/man/man1" ] || fail "man pages were made without a program to make them"
+[ ! -e "$place/opt/share/man/man1/orchestratorctl.1" ] || fail "man pages were made without a program to make them"
 echo "install.sh: everything is where it belongs"

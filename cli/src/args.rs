@@ -264,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn the_reference_names_every_command_and_exit_code() {
+        let reference = include_str!("../../docs/cli.md");
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            let parts = command.get_subcommands().map(|part| format!("`{name} {}", part.get_name()));
+            for row in parts.chain([format!("`{name}")]) {
+                assert!(reference.contains(&format!("| {row}")), "{row}");
+            }
+        }
+        for kind in Kind::ALL {
+            let last = kind.dbus_name().rsplit('.').next().unwrap_or_default();
+            let row = reference.lines().find(|line| line.starts_with(&format!("| {} |", kind.exit_code())));
+            assert!(row.is_some_and(|row| row.contains(last)), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn every_command_has_a_page_worth_of_help() {
         for command in Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();

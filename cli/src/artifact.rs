@@ -9,7 +9,9 @@ use orchestratord::core::error::{Error, Kind};
 use orchestratord::update::artifact::format::{META_DATA_LIMIT, hex};
 use orchestratord::update::artifact::writer::{SoftwareVersion, source_date_epoch};
 use orchestratord::update::artifact::{ArtifactError, ArtifactSpec, SigningKey, Summary, VerifyKeys, verify, write};
-use serde::{Deserialize, Serialize};
+use orchestratord::update::document::Document;
+use orchestratord::update::manifest::Manifest;
+use serde::Serialize;
 
 use crate::args::artifact::{
     ArtifactCommand, ManifestArtifactArguments, ModuleImageArguments, ReadArguments, WriteArguments, WriteCommand,
@@ -17,11 +19,17 @@ use crate::args::artifact::{
 use crate::failure::{Failure, SUCCESS};
 use crate::input;
 use crate::output::{printable, show, size};
+use crate::provides;
+
+impl From<Error> for Failure {
+    fn from(Error { kind, message }: Error) -> Self {
+        Self::new(kind, message)
+    }
+}
 
 impl From<ArtifactError> for Failure {
     fn from(error: ArtifactError) -> Self {
-        let Error { kind, message } = error.into();
-        Self::new(kind, message)
+        Error::from(error).into()
     }
 }
 
@@ -36,6 +44,7 @@ pub fn run(command: ArtifactCommand, json: bool) -> Result<u8, Failure> {
             let contents = Contents::read(&arguments)?;
             show(json, &contents, || format!("{}\n", contents.verdict(&arguments.file)))?;
         }
+        ArtifactCommand::ProvidesAfter { tree } => provides::after(&tree)?,
         ArtifactCommand::Write { kind } => match kind {
             WriteCommand::ModuleImage(arguments) => module_image(*arguments)?,
             WriteCommand::Manifest(arguments) => manifest(&arguments)?,
@@ -201,24 +210,6 @@ fn meta_data(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The parts of a Manifest that its Artifact has to agree with. All the rest is the daemon's to judge.
-#[derive(Debug, Deserialize)]
-struct Outline {
-    name: String,
-    system_types_compatible: Vec<String>,
-    component_types: BTreeMap<String, OutlineComponent>,
-}
-
-#[derive(Debug, Deserialize)]
-struct OutlineComponent {
-    update_strategy: OutlineStrategy,
-}
-
-#[derive(Debug, Deserialize)]
-struct OutlineStrategy {
-    order: u32,
-}
-
 fn manifest(arguments: &ManifestArtifactArguments) -> Result<(), Failure> {
     let path = &arguments.manifest;
     let refuse = |message: String| {
@@ -229,18 +220,12 @@ fn manifest(arguments: &ManifestArtifactArguments) -> Result<(), Failure> {
         return Err(refuse("does not end in \".yaml\" or \".yml\"".to_owned()));
     }
     let text = input::manifest(path)?.text;
-    let outline: Outline = serde_yaml::from_str(&text).map_err(|error| refuse(format!("is malformed: {error}")))?;
-    if let Some(missing) = arguments.system_types.iter().find(|given| !outline.system_types_compatible.contains(given))
-    {
+    let manifest = Manifest::parse(&Document::new(path.display().to_string(), text)).map_err(Error::from)?;
+    let listed = &manifest.system_types_compatible;
+    if let Some(missing) = arguments.system_types.iter().find(|given| !listed.contains(given)) {
         return Err(refuse(format!("does not list the System type \"{missing}\" in \"system_types_compatible\"")));
     }
-    for (component_type, component) in &outline.component_types {
-        let order = component.update_strategy.order;
-        if !(1..=100).contains(&order) {
-            return Err(refuse(format!("gives \"{component_type}\" the order {order}, which is not from 1 to 100")));
-        }
-    }
-    let name = arguments.artifact_name.as_deref().unwrap_or(&outline.name);
+    let name = arguments.artifact_name.as_deref().unwrap_or(&manifest.name);
     let spec = ArtifactSpec::manifest(name, arguments.system_types.clone(), path.clone());
     save(spec, &arguments.write, &arguments.output_path)
 }

@@ -15,8 +15,12 @@ mod interrupt;
 mod mender;
 mod output;
 mod progress;
+mod provides;
+mod pursuit;
 mod records;
 mod shell;
+mod story;
+mod told;
 mod view;
 mod watch;
 

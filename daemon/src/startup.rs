@@ -10,6 +10,7 @@ use zbus::Connection;
 use crate::config::{RunnerChoice, Settings};
 use crate::core::error::Error;
 use crate::core::job::Jobs;
+use crate::core::store::DirectoryLock;
 use crate::supervisor::Parts;
 use crate::systemd::{self, logind::LogindHost, transient::TransientRunner};
 use crate::update::actor::Actor;
@@ -30,6 +31,7 @@ pub fn settings() -> Result<(Settings, Vec<String>), Error> {
 
 /// Makes the parts that the supervisor looks after.
 pub async fn parts(settings: Settings) -> anyhow::Result<Parts> {
+    let lock = lock(&settings)?;
     let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
     let runner = runner(settings.runner, &connection).await?;
     let load = {
@@ -49,7 +51,24 @@ pub async fn parts(settings: Settings) -> anyhow::Result<Parts> {
     });
     let (jobs, stop) = (Jobs::default(), CancellationToken::new());
     let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());
-    Ok(Parts { update, jobs, actor: Box::pin(actor.run()), stop })
+    let actor = Box::pin(async move {
+        actor.run().await;
+        drop(lock);
+    });
+    Ok(Parts { update, jobs, actor, stop })
+}
+
+/// Two daemons on different buses must not work on one System. A directory that cannot be written is no reason not to
+/// start: readers are served, and whatever would write says so.
+fn lock(settings: &Settings) -> anyhow::Result<Option<DirectoryLock>> {
+    match DirectoryLock::take(&settings.datastore_dir) {
+        Ok(Some(lock)) => Ok(Some(lock)),
+        Ok(None) => anyhow::bail!("Another orchestratord uses \"{}\".", settings.datastore_dir.display()),
+        Err(error) => {
+            tracing::error!("{error}");
+            Ok(None)
+        }
+    }
 }
 
 async fn runner(choice: RunnerChoice, connection: &Connection) -> anyhow::Result<Arc<dyn Runner>> {

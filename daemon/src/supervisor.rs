@@ -33,7 +33,7 @@ pub struct Parts {
     /// All Jobs.
     pub jobs: Jobs,
     /// The actor of the update domain. It is not polled before the bus name is owned, so the name keeps two daemons
-    /// from working on one System. Once `stop` is cancelled it has [`STOP_LIMIT`] to end; before, an end is a fault.
+    /// from working on one System. Once `stop` is cancelled it has a minute to end; before, an end is a fault.
     pub actor: BoxFuture<'static, ()>,
     /// Tells the actors to stop: no new work, and what is open is on disk and can be resumed.
     pub stop: CancellationToken,

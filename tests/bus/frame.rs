@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use orchestrator_tests::binary;
 use orchestrator_tests::bus::Bus;
 use orchestratord_dbus::{ManagerProxy, Options, UpdateProxy, error_reply};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -26,10 +27,13 @@ struct Process {
 
 impl Process {
     fn start(bus: &Bus, watchdog: Option<Duration>) -> Self {
+        Self::launch(bus, Command::new(env!("CARGO_BIN_EXE_scripted-orchestratord")), watchdog)
+    }
+
+    fn launch(bus: &Bus, mut command: Command, watchdog: Option<Duration>) -> Self {
         let socket = bus.directory().join("notify");
         let ear = UnixDatagram::bind(&socket).unwrap();
         ear.set_nonblocking(true).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scripted-orchestratord"));
         command
             .env("DBUS_SYSTEM_BUS_ADDRESS", bus.address())
             .env("NOTIFY_SOCKET", &socket)
@@ -222,4 +226,42 @@ async fn a_bus_or_an_actor_that_is_lost_ends_the_daemon_with_an_error() {
     let (well, log) = process.end().await;
     assert!(!well);
     assert!(log.contains("The update service ended unexpectedly."), "{log}");
+}
+
+#[tokio::test]
+async fn the_real_daemon_lives_by_the_same_rules() {
+    let bus = Bus::start();
+    let home = bus.directory();
+    let [configuration, data, state] = ["etc", "share", "state"].map(|name| home.join(name));
+    for directory in [&configuration, &data, &state] {
+        std::fs::create_dir(directory).unwrap();
+    }
+    let options = "{ \"Runner\": \"process\", \"RebootCommand\": [\"/bin/false\"] }";
+    std::fs::write(configuration.join("mender-orchestrator.conf"), options).unwrap();
+    let mut command = Command::new(binary("orchestratord"));
+    command
+        .env("MENDER_ORCHESTRATOR_CONF_DIR", configuration)
+        .env("MENDER_ORCHESTRATOR_DATA_DIR", data)
+        .env("MENDER_ORCHESTRATOR_DATASTORE_DIR", &state);
+    let process = Process::launch(&bus, command, Some(Duration::from_millis(200)));
+    let told = process.told().await;
+    // There is no Topology yet, and the daemon says so instead of ending.
+    assert_eq!(told[0], "READY=1");
+    assert!(told[1].starts_with("STATUS=degraded: "), "{told:?}");
+    assert_eq!(process.told().await, ["WATCHDOG=1"]);
+    let client = bus.connect().await;
+    let update = UpdateProxy::new(&client).await.unwrap();
+    assert_eq!(update.last_error().await.unwrap().0, "org.orchestratord1.Error.InvalidTopology");
+
+    process.signal(Signal::SIGHUP);
+    let mut told = Vec::new();
+    while told.last().map(String::as_str) != Some("READY=1") {
+        told.extend(process.told().await.into_iter().filter(|line| line != "WATCHDOG=1"));
+    }
+    assert_eq!((told.len(), told[0].as_str()), (3, "RELOADING=1"), "{told:?}");
+
+    process.signal(Signal::SIGTERM);
+    while process.told().await[0] != "STOPPING=1" {}
+    let (well, log) = process.end().await;
+    assert!(well, "{log}");
 }

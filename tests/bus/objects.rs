@@ -154,7 +154,7 @@ async fn busctl_drives_an_install_and_reads_an_error() {
     assert_eq!(said, "o \"/org/orchestratord1/job/1\"\n");
 
     let wait = ["call", ROOT[0], "/org/orchestratord1/job/1", "org.orchestratord1.Job", "Wait"];
-    let end = async { daemon.domain.finish(reporter, JobResult::RebootRequired) };
+    let end = async { daemon.domain.finish(&reporter, JobResult::RebootRequired) };
     assert_eq!(tokio::join!(busctl(&bus, &wait), end).0, "s \"reboot-required\"\n");
 
     // busctl shows the message of an error and nothing else.

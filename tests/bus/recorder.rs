@@ -39,11 +39,21 @@ impl Recorder {
         Self { client, signals }
     }
 
+    /// The connection that listens; what comes over it comes in the order in which the daemon sent it.
+    pub fn client(&self) -> Connection {
+        self.client.clone()
+    }
+
     /// All signals that the daemon sent so far and that were not taken yet.
     pub async fn take(&mut self) -> Vec<Signal> {
         // The reply comes after every signal that was sent before it.
         let peer = zbus::fdo::PeerProxy::builder(&self.client).destination("org.orchestratord1");
         peer.path("/org/orchestratord1").build().await.unwrap().ping().await.unwrap();
+        self.take_arrived()
+    }
+
+    /// The signals that have arrived here and were not taken yet.
+    pub fn take_arrived(&mut self) -> Vec<Signal> {
         let mut taken = Vec::new();
         while let Some(Some(message)) = self.signals.next().now_or_never() {
             taken.push(read(&message.unwrap()));

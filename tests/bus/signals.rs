@@ -7,7 +7,7 @@ use orchestrator_tests::scripted::{Daemon, component, system};
 use orchestratord::bus::{PACE, Phase};
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobResult, LogLine, Severity};
-use orchestratord::update::handle::{StopPoint, UpdateState};
+use orchestratord::update::handle::{Request, StopPoint, UpdateState};
 
 use crate::recorder::{Recorder, Signal};
 
@@ -93,10 +93,10 @@ async fn components_appear_change_and_vanish() {
     assert_eq!(signals[0].value("1"), Some("org.orchestratord1.Component"));
 }
 
-#[tokio::test]
-async fn progress_is_paced_and_its_last_value_always_comes() {
+/// Has a Component and a Job report progress each millisecond and counts the signals; `disturb` changes something else.
+async fn pace(disturb: impl Fn(&Daemon, u32)) {
     let bus = Bus::start();
-    let daemon = Daemon::start(&bus, system(vec![component("gateway", "1")])).await;
+    let daemon = Daemon::start(&bus, system(vec![component("gateway", "1"), component("rtos", "2")])).await;
     let job = daemon.domain.jobs.begin("install", "system", 0);
     daemon.flush().await;
     let mut recorder = Recorder::start(&bus).await;
@@ -104,8 +104,9 @@ async fn progress_is_paced_and_its_last_value_always_comes() {
     let steps = 500_u32;
     for step in 1..=steps {
         let progress = f64::from(step) / f64::from(steps + 1);
-        daemon.domain.status.send_modify(|status| status.components[0].progress = progress);
         job.report(progress, "streaming");
+        daemon.domain.status.send_modify(|status| status.components[0].progress = progress);
+        disturb(&daemon, step);
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // What the pace allows in the time that really passed; one more for the first one, one for the last.
@@ -117,15 +118,93 @@ async fn progress_is_paced_and_its_last_value_always_comes() {
         let of_path: Vec<Signal> = signals.iter().filter(|signal| signal.path == path).cloned().collect();
         property(&of_path, "Progress").into_iter().map(ToOwned::to_owned).collect()
     };
+    let mut patience = 600;
     while [GATEWAY, JOB].iter().any(|path| of(&signals, path).last() != Some(&last)) {
         tokio::time::sleep(PACE).await;
         signals.extend(recorder.take().await);
+        patience -= 1;
+        assert!(patience > 0, "the last value did not come within a minute");
     }
     for path in [GATEWAY, JOB] {
         let shown: Vec<f64> = of(&signals, path).iter().map(|value| value.parse().unwrap()).collect();
         assert!(shown.len() <= most, "{path}: {} signals, at most {most} are allowed", shown.len());
         assert!(shown.is_sorted_by(|one, next| one < next), "{path}: {shown:?}");
     }
+}
+
+#[tokio::test]
+async fn progress_is_paced_and_its_last_value_always_comes() {
+    pace(|_, _| ()).await;
+}
+
+#[tokio::test]
+async fn progress_is_paced_even_if_something_else_must_go_out_at_once() {
+    pace(|daemon, step| daemon.domain.status.send_modify(|status| status.components[1].version = step.to_string()))
+        .await;
+}
+
+#[tokio::test]
+async fn progress_that_was_withheld_needs_no_other_event() {
+    let bus = Bus::start();
+    let daemon = Daemon::start(&bus, system(vec![component("gateway", "1")])).await;
+    let mut recorder = Recorder::start(&bus).await;
+    daemon.domain.status.send_modify(|status| status.components[0].progress = 0.1);
+    daemon.flush().await;
+    // The manifest must go out at once, the progress may have to wait.
+    daemon.domain.status.send_modify(|status| {
+        status.manifest = "demo 2".to_owned();
+        status.components[0].progress = 0.2;
+    });
+    let mut signals = Vec::new();
+    for _ in 0..600 {
+        signals.extend(recorder.take().await);
+        if property(&signals, "Progress").last() == Some(&"0.2") {
+            break;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    assert_eq!(property(&signals, "Progress"), ["0.1", "0.2"]);
+    assert_eq!(property(&signals, "Manifest"), ["demo 2"]);
+}
+
+#[tokio::test]
+async fn a_reply_comes_after_all_that_the_call_changed_however_much_that_is() {
+    let bus = Bus::start();
+    let mut daemon = Daemon::start(&bus, system(vec![])).await;
+    let mut recorder = Recorder::start(&bus).await;
+    let client = recorder.client();
+    let update = orchestratord_dbus::UpdateProxy::new(&client).await.unwrap();
+    let status = daemon.domain.status.clone();
+    let domain = async {
+        let Some(Request::Install(_, _, _, reply)) = daemon.domain.requests.recv().await else { panic!() };
+        let job = daemon.domain.jobs.begin("install", "system", 0);
+        status.send_modify(|status| {
+            status.active_job = Some(1);
+            status.components = (0..1000).map(|id| component("rtos", &id.to_string())).collect();
+        });
+        reply.send(Ok(1)).unwrap();
+        job
+    };
+    let (path, job) = tokio::join!(update.install("m", orchestratord_dbus::Options::new()), domain);
+    let arrived = recorder.take_arrived();
+    let count = |name: &str| arrived.iter().filter(|signal| signal.name == name).count();
+    assert_eq!((count("InterfacesAdded"), count("JobNew")), (1001, 1));
+    assert_eq!(property(&arrived, "ActiveJob"), [JOB]);
+
+    let handle = orchestratord_dbus::job(&client, path.unwrap()).await.unwrap();
+    let end = async {
+        for number in 0..1000 {
+            let message = number.to_string();
+            job.log(LogLine { severity: Severity::Info, component: String::new(), message });
+        }
+        job.finish(JobResult::Failed, None);
+        status.send_modify(|status| status.components.clear());
+    };
+    let (result, ()) = tokio::join!(handle.wait(), end);
+    assert_eq!(result.unwrap(), "failed");
+    let arrived = recorder.take_arrived();
+    let count = |name: &str| arrived.iter().filter(|signal| signal.name == name).count();
+    assert_eq!((count("Log"), count("JobRemoved"), count("InterfacesRemoved")), (1000, 1, 1000));
 }
 
 #[tokio::test]

@@ -7,9 +7,11 @@
     reason = "every function of a test harness panics when the machine lacks something"
 )]
 
+pub mod booted;
 pub mod bus;
 pub mod polkit;
 pub mod scripted;
+pub mod system;
 
 use std::path::{Path, PathBuf};
 

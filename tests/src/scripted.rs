@@ -49,7 +49,7 @@ impl Domain {
     }
 
     /// Ends a Job.
-    pub fn finish(&self, reporter: JobReporter, result: JobResult) {
+    pub fn finish(&self, reporter: &JobReporter, result: JobResult) {
         self.status.send_modify(|status| {
             status.state = UpdateState::Idle;
             status.active_job = None;

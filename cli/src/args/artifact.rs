@@ -20,6 +20,17 @@ pub enum ArtifactCommand {
     /// code is 13 if anything is wrong.
     Verify(ReadArguments),
 
+    /// Print what a Component provides once an Artifact is installed; for Interface programs
+    ///
+    /// Reads what the Component provides now from standard input, one key=value per line, and the header of the Artifact
+    /// from the File API directory that the Interface program was called with. Prints what the Component provides
+    /// afterwards: what the Artifact clears goes, what it provides comes, then its name and group.
+    ProvidesAfter {
+        /// The File API directory
+        #[arg(value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+        tree: PathBuf,
+    },
+
     /// Write an Artifact
     Write {
         /// What kind.

@@ -280,8 +280,8 @@ async fn manifests_that_cannot_be_meant_are_refused() {
     };
     write("m.yaml", &MANIFEST.replace("[core, edge]", "[edge]"), "\"core\"").await;
     write("m.yaml", &MANIFEST.replace("order: 20", "order: 101"), "101").await;
-    write("m.yaml", &MANIFEST.replace("order: 20", "order: 0"), "order 0").await;
-    write("m.yaml", "name: [", "malformed").await;
+    write("m.yaml", &MANIFEST.replace("order: 20", "order: 0"), "m.yaml:6:61: ").await;
+    write("m.yaml", "name: [", "m.yaml:1:").await;
     write("m.txt", MANIFEST, ".yaml").await;
     let path = place.path().join("m.yaml");
     std::fs::write(&path, MANIFEST).unwrap();

@@ -1,5 +1,7 @@
 //! A daemon that plays a script, and the private bus it lives on.
 
+mod interfaces;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,14 +13,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, watch};
 use zbus::fdo::Properties;
-use zbus::message::Header;
-use zbus::names::{ErrorName, InterfaceName};
+use zbus::names::InterfaceName;
 use zbus::object_server::SignalEmitter;
-use zbus::{Connection, DBusError, Message, OwnedObjectPath, OwnedVariant, Variant, interface};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant};
+
+use interfaces::{Component, Job, Manager, Refusal, Update};
 
 const NAME: &str = "org.orchestratord1";
 const ROOT: &str = "/org/orchestratord1";
-pub const JOB: &str = "/org/orchestratord1/job/7";
 
 /// A private system bus, gone with this value.
 pub struct Bus {
@@ -30,13 +32,27 @@ pub struct Bus {
 
 impl Bus {
     pub async fn start() -> Self {
+        Self::with_service(None).await
+    }
+
+    /// A bus that knows a program with which to start the daemon.
+    pub async fn with_service(program: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("bus");
         let configuration = directory.path().join("bus.conf");
+        let service_directory = match program {
+            Some(program) => {
+                let file = directory.path().join(format!("{NAME}.service"));
+                let text = format!("[D-BUS Service]\nName={NAME}\nExec={program}\nUser=root\n");
+                std::fs::write(file, text).unwrap();
+                format!("<servicedir>{}</servicedir>", directory.path().display())
+            }
+            None => String::new(),
+        };
         let text = format!(
             "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
              \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig><type>system</type>\
-             <listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context=\"default\"><allow user=\"*\"/>\
+             <listen>unix:path={}</listen>{service_directory}<auth>EXTERNAL</auth><policy context=\"default\"><allow user=\"*\"/>\
              <allow own=\"*\"/><allow send_destination=\"*\"/><allow receive_sender=\"*\"/></policy></busconfig>\n",
             socket.display()
         );
@@ -78,6 +94,8 @@ pub enum Act {
     Hold,
     /// The Job ends.
     End(&'static str, &'static str, &'static str),
+    /// The state of the daemon changes.
+    Manager(&'static str),
     /// The daemon dies.
     Die,
 }
@@ -91,6 +109,12 @@ pub struct Script {
     pub early: Vec<Act>,
     /// Happens after it.
     pub acts: Vec<Act>,
+    /// Number of its Jobs, in place of 7.
+    pub job: Option<u32>,
+    /// State of the daemon at the start, in place of "idle".
+    pub manager: Option<&'static str>,
+    /// How a deployment ended that nobody was told about; `Resume` tells it.
+    pub untold: Option<(&'static str, &'static str, &'static str)>,
     /// `Wait` is the last call that is answered.
     pub dies_after_wait: bool,
     /// `Inventory` answers.
@@ -108,6 +132,7 @@ pub struct Call {
 
 struct State {
     dying: bool,
+    manager: &'static str,
     calls: Vec<Call>,
     job: HashMap<&'static str, Variant<'static>>,
     components: BTreeMap<&'static str, HashMap<&'static str, Variant<'static>>>,
@@ -158,9 +183,10 @@ impl Daemon {
         });
         let state = State {
             dying: false,
+            manager: script.manager.unwrap_or("idle"),
             calls: Vec::new(),
             job: HashMap::from([
-                ("Id", Variant::from(7_u32)),
+                ("Id", Variant::from(script.job.unwrap_or(7))),
                 ("Kind", Variant::from("install")),
                 ("Subject", Variant::from(OwnedObjectPath::try_from(ROOT).unwrap().into_inner())),
                 ("StartedBy", Variant::from(0_u32)),
@@ -190,7 +216,7 @@ impl Daemon {
         }));
         let server = daemon.0.connection.object_server();
         server.at(ROOT, zbus::fdo::ObjectManager).await.unwrap();
-        server.at(ROOT, Manager).await.unwrap();
+        server.at(ROOT, Manager(daemon.clone())).await.unwrap();
         server.at(ROOT, Update(daemon.clone())).await.unwrap();
         for (path, ..) in COMPONENTS {
             server.at(path, Component(daemon.clone(), path)).await.unwrap();
@@ -211,7 +237,29 @@ impl Daemon {
 
     /// Puts a Job on the bus as if someone else had begun it.
     pub async fn begin_job(&self) {
-        self.0.connection.object_server().at(JOB, Job(self.clone())).await.unwrap();
+        self.0.connection.object_server().at(self.job(), Job(self.clone())).await.unwrap();
+    }
+
+    /// Goes on by itself with a deployment that another daemon has begun.
+    pub async fn take_up(&self) {
+        self.state().job.insert("Kind", "resume".into());
+        self.begin_job().await;
+        let job = OwnedObjectPath::try_from(self.job()).unwrap().into_inner();
+        self.update(&[("State", "busy".into()), ("ActiveJob", job.into())]).await;
+        self.play(&self.0.script.acts).await;
+    }
+
+    /// Makes a Job that has ended like this.
+    async fn tell_end(&self, result: &'static str, name: &'static str, message: &'static str) -> OwnedObjectPath {
+        self.state().job.insert("Kind", "resume".into());
+        self.begin_job().await;
+        self.play(&[Act::End(result, name, message)]).await;
+        OwnedObjectPath::try_from(self.job()).unwrap()
+    }
+
+    /// Path of its Jobs.
+    fn job(&self) -> String {
+        format!("{ROOT}/job/{}", self.0.script.job.unwrap_or(7))
     }
 
     /// Sets properties of Update, and says so.
@@ -231,7 +279,7 @@ impl Daemon {
         self.0.state.lock().unwrap()
     }
 
-    async fn changed(&self, path: &'static str, interface: &'static str, values: &[(&str, Variant<'_>)]) {
+    async fn changed(&self, path: &str, interface: &'static str, values: &[(&str, Variant<'_>)]) {
         let emitter = SignalEmitter::new(&self.0.connection, path).unwrap();
         let values = values.iter().map(|(name, value)| (*name, value.try_clone().unwrap())).collect();
         let interface = InterfaceName::try_from(interface).unwrap();
@@ -243,7 +291,7 @@ impl Daemon {
         for (name, value) in values {
             self.state().job.insert(name, value.try_clone().unwrap());
         }
-        self.changed(JOB, "org.orchestratord1.Job", values).await;
+        self.changed(&self.job(), "org.orchestratord1.Job", values).await;
     }
 
     async fn component_changed(&self, id: &str, values: &[(&'static str, Variant<'static>)]) {
@@ -269,7 +317,7 @@ impl Daemon {
                     self.component_changed(id, &[("State", "failed".into()), ("LastError", error)]).await;
                 }
                 Act::Log(severity, component, message) => {
-                    let emitter = SignalEmitter::new(&self.0.connection, JOB).unwrap();
+                    let emitter = SignalEmitter::new(&self.0.connection, self.job()).unwrap();
                     Job::log(&emitter, severity, component, message).await.unwrap();
                 }
                 Act::Hold => self.0.go_on.notified().await,
@@ -281,7 +329,14 @@ impl Daemon {
                         ("Error", pair(name, message)),
                     ];
                     self.job_changed(&values).await;
+                    // What rests or is over has no Job at work any more.
+                    let none = OwnedObjectPath::try_from("/").unwrap().into_inner();
+                    self.update(&[("ActiveJob", none.into())]).await;
                     self.0.done.send_replace(true);
+                }
+                Act::Manager(state) => {
+                    self.state().manager = state;
+                    self.changed(ROOT, "org.orchestratord1.Manager", &[("State", state.into())]).await;
                 }
                 Act::Die => self.die().await,
             }
@@ -309,273 +364,7 @@ impl Daemon {
         self.play(&self.0.script.early).await;
         let daemon = self.clone();
         tokio::spawn(async move { daemon.play(&daemon.0.script.acts).await });
-        OwnedObjectPath::try_from(JOB).unwrap()
-    }
-}
-
-/// Any error reply.
-#[derive(Debug)]
-struct Refusal(&'static str, &'static str);
-
-impl DBusError for Refusal {
-    fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
-        Message::error(call, self.name()).build(&(self.1,))
-    }
-
-    fn name(&self) -> ErrorName<'_> {
-        ErrorName::try_from(self.0).unwrap()
-    }
-
-    fn description(&self) -> Option<&str> {
-        Some(self.1)
-    }
-}
-
-struct Manager;
-
-#[interface(name = "org.orchestratord1.Manager")]
-impl Manager {
-    #[zbus(property)]
-    fn version(&self) -> String {
-        "1.2.3".to_owned()
-    }
-
-    #[zbus(property)]
-    fn state(&self) -> String {
-        "idle".to_owned()
-    }
-}
-
-struct Update(Daemon);
-
-impl Update {
-    fn get<T: TryFrom<Variant<'static>, Error: std::fmt::Debug>>(&self, name: &str) -> T {
-        self.0.state().update[name].try_clone().unwrap().try_into().unwrap()
-    }
-}
-
-type Entries = Vec<(String, String, String)>;
-
-#[interface(name = "org.orchestratord1.Update")]
-impl Update {
-    async fn plan(
-        &self,
-        manifest: &str,
-        options: HashMap<String, OwnedVariant>,
-    ) -> Result<Vec<HashMap<String, OwnedVariant>>, Refusal> {
-        self.0.received("Plan", manifest, &options)?;
-        let step = |order: u32, id: &str, action: &str, artifact: &str, size: u64| {
-            let values: [(&str, Variant<'_>); 10] = [
-                ("order", order.into()),
-                ("component-type", "rtos".into()),
-                ("id", id.into()),
-                ("action", action.into()),
-                ("interface", "rtos-interface".into()),
-                ("from-version", "v1".into()),
-                ("to-version", "v2".into()),
-                ("artifact-name", "rtos-v2".into()),
-                ("artifact", artifact.into()),
-                ("size", size.into()),
-            ];
-            values.into_iter().map(|(key, value)| (key.to_owned(), value.try_to_owned().unwrap())).collect()
-        };
-        Ok(vec![step(10, "R123", "install", "/a/rtos-v2.mender", 1536), step(20, "52:54", "unchanged", "", 0)])
-    }
-
-    async fn install(
-        &self,
-        manifest: &str,
-        options: HashMap<String, OwnedVariant>,
-    ) -> Result<OwnedObjectPath, Refusal> {
-        self.0.received("Install", manifest, &options)?;
-        Ok(self.0.deploy("install").await)
-    }
-
-    async fn resume(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Refusal> {
-        self.0.received("Resume", "", &options)?;
-        Ok(self.0.deploy("resume").await)
-    }
-
-    async fn rollback(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Refusal> {
-        self.0.received("Rollback", "", &options)?;
-        Ok(self.0.deploy("rollback").await)
-    }
-
-    async fn inventory(&self, options: HashMap<String, OwnedVariant>) -> Result<(Entries, Vec<String>), Refusal> {
-        self.0.received("Inventory", "", &options)?;
-        let script = &self.0.0.script;
-        let owned = |entry: &(&str, &str, &str)| (entry.0.to_owned(), entry.1.to_owned(), entry.2.to_owned());
-        let errors = script.errors.iter().map(|&error| error.to_owned()).collect();
-        Ok((script.entries.iter().map(owned).collect(), errors))
-    }
-
-    async fn reload(&self, options: HashMap<String, OwnedVariant>) -> Result<(), Refusal> {
-        self.0.received("Reload", "", &options)
-    }
-
-    #[zbus(property)]
-    fn state(&self) -> String {
-        self.get("State")
-    }
-
-    #[zbus(property)]
-    fn stopped_before(&self) -> String {
-        self.get("StoppedBefore")
-    }
-
-    #[zbus(property)]
-    fn manifest(&self) -> String {
-        self.get("Manifest")
-    }
-
-    #[zbus(property)]
-    fn system_type(&self) -> String {
-        self.get("SystemType")
-    }
-
-    #[zbus(property)]
-    fn active_job(&self) -> OwnedObjectPath {
-        self.get("ActiveJob")
-    }
-
-    #[zbus(property)]
-    fn last_error(&self) -> (String, String) {
-        self.get("LastError")
-    }
-}
-
-struct Component(Daemon, &'static str);
-
-impl Component {
-    fn get<T: TryFrom<Variant<'static>, Error: std::fmt::Debug>>(&self, name: &str) -> T {
-        self.0.state().components[self.1][name].try_clone().unwrap().try_into().unwrap()
-    }
-}
-
-#[interface(name = "org.orchestratord1.Component")]
-impl Component {
-    #[zbus(property, name = "Type")]
-    fn component_type(&self) -> String {
-        self.get("Type")
-    }
-
-    #[zbus(property)]
-    fn id(&self) -> String {
-        self.get("Id")
-    }
-
-    #[zbus(property)]
-    fn interface(&self) -> String {
-        self.get("Interface")
-    }
-
-    #[zbus(property)]
-    fn arguments(&self) -> Vec<String> {
-        self.get("Arguments")
-    }
-
-    #[zbus(property)]
-    fn state(&self) -> String {
-        self.get("State")
-    }
-
-    #[zbus(property)]
-    fn version(&self) -> String {
-        self.get("Version")
-    }
-
-    #[zbus(property)]
-    fn provides(&self) -> HashMap<String, String> {
-        self.get("Provides")
-    }
-
-    #[zbus(property)]
-    fn progress(&self) -> f64 {
-        self.get("Progress")
-    }
-
-    #[zbus(property)]
-    fn last_error(&self) -> (String, String) {
-        self.get("LastError")
-    }
-}
-
-struct Job(Daemon);
-
-impl Job {
-    fn get<T: TryFrom<Variant<'static>, Error: std::fmt::Debug>>(&self, name: &str) -> T {
-        self.0.state().job[name].try_clone().unwrap().try_into().unwrap()
-    }
-}
-
-#[interface(name = "org.orchestratord1.Job")]
-impl Job {
-    async fn cancel(&self) -> Result<(), Refusal> {
-        self.0.received("Cancel", "", &HashMap::new())
-    }
-
-    async fn wait(&self) -> String {
-        let _ = self.0.0.done.subscribe().wait_for(|done| *done).await;
-        self.0.state().dying = self.0.0.script.dies_after_wait;
-        self.get("Result")
-    }
-
-    #[zbus(signal)]
-    async fn log(emitter: &SignalEmitter<'_>, severity: &str, component: &str, message: &str) -> zbus::Result<()>;
-
-    #[zbus(property)]
-    async fn id(&self) -> u32 {
-        let dying = self.0.state().dying;
-        if dying {
-            self.0.die().await;
-            std::future::pending::<()>().await;
-        }
-        self.get("Id")
-    }
-
-    #[zbus(property)]
-    fn kind(&self) -> String {
-        self.get("Kind")
-    }
-
-    #[zbus(property)]
-    fn subject(&self) -> OwnedObjectPath {
-        self.get("Subject")
-    }
-
-    #[zbus(property)]
-    fn started_by(&self) -> u32 {
-        self.get("StartedBy")
-    }
-
-    #[zbus(property)]
-    fn started(&self) -> u64 {
-        self.get("Started")
-    }
-
-    #[zbus(property)]
-    fn state(&self) -> String {
-        self.get("State")
-    }
-
-    #[zbus(property)]
-    fn progress(&self) -> f64 {
-        self.get("Progress")
-    }
-
-    #[zbus(property)]
-    fn step(&self) -> String {
-        self.get("Step")
-    }
-
-    #[zbus(property)]
-    fn result(&self) -> String {
-        self.get("Result")
-    }
-
-    #[zbus(property)]
-    fn error(&self) -> (String, String) {
-        self.get("Error")
+        OwnedObjectPath::try_from(self.job()).unwrap()
     }
 }
 

@@ -1,5 +1,8 @@
 //! Who may do what: root may do everything, everybody else needs polkit's word, asked anew for each call.
 //!
+//! The user whom the daemon runs as counts as root does: on a private bus that is somebody who could do all of it
+//! without the daemon.
+//!
 //! Root is not asked about because polkit answers "yes" for uid 0 without looking at any rule. So a machine without
 //! polkit is root's alone, and a machine whose polkit is broken can still be updated by root.
 
@@ -54,7 +57,7 @@ impl Action {
 /// prompt, but did not set the message flag that allows one. Any other trouble is a refusal, too.
 pub(super) async fn authorise(connection: &Connection, call: &Header<'_>, action: Action) -> Result<u32, Error> {
     let uid = caller(connection, call).await?;
-    if uid == 0 {
+    if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
         return Ok(uid);
     }
     let prompt = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
@@ -100,7 +103,7 @@ fn denied(uid: u32, action: Action, reason: &str) -> Error {
     Error::new(
         Kind::AccessDenied,
         format!(
-            "User {uid} may not {}: without an answer from polkit only root may (polkit action \"{}\": {reason}).",
+            "User {uid} may not {}: without an answer from polkit only root and the daemon's own user may (polkit action \"{}\": {reason}).",
             action.subject(),
             action.id()
         ),

@@ -23,7 +23,7 @@ use super::component::{Component, ComponentView};
 use super::job::{Job, JobSignals as _, JobView};
 use super::manager::{Manager, ManagerSignals as _, ManagerView};
 use super::update::{Update, UpdateView};
-use super::view::{View, component_path, job_path, root_path, text};
+use super::view::{Changes, View, component_path, job_path, root_path, text};
 use crate::core::error::{Error, Kind};
 use crate::core::job::{JobChange, JobResult, JobState, JobStatus, Jobs, LogLine, Severity};
 use crate::update::component::{ComponentKey, ComponentStatus};
@@ -64,21 +64,24 @@ impl<V: View> Shown<V> {
         )
     }
 
+    /// When these changes may go out, if they are progress that comes too soon.
+    fn withheld(&self, changes: &Changes) -> Option<Instant> {
+        let paced = changes.keys().all(|property| PACED.contains(property));
+        self.sent.map(|sent| sent + PACE).filter(|due| paced && *due > Instant::now())
+    }
+
     /// Shows this from now on. Progress that comes too soon is withheld, unless `all`; then it returns when it is due.
     async fn show(&mut self, view: V, all: bool) -> Option<Instant> {
         let changes = view.changes_since(&self.view.borrow());
         if changes.is_empty() {
             return None;
         }
-        let now = Instant::now();
-        if !all && changes.keys().all(|property| PACED.contains(property)) {
-            let due = self.sent.map(|sent| sent + PACE).filter(|due| *due > now);
-            if due.is_some() {
-                return due;
-            }
+        let withheld = self.withheld(&changes);
+        if !all && withheld.is_some() {
+            return withheld;
         }
         self.view.send_replace(view);
-        self.sent = Some(now);
+        self.sent = Some(Instant::now());
         let interface = InterfaceName::from_static_str_unchecked(V::INTERFACE);
         let sent = Properties::properties_changed(&self.emitter, interface, changes, Cow::Borrowed(&[])).await;
         report(sent, V::INTERFACE, "PropertiesChanged");
@@ -102,11 +105,11 @@ struct ShownJob {
 }
 
 impl ShownJob {
-    /// Waits until there is something to publish; a line of the log is returned, all else is read later.
-    async fn activity(&mut self, id: u32) -> Option<(u32, LogLine)> {
+    /// Waits until there is something to publish: a line of the log, or without one a change of the status.
+    async fn activity(&mut self, id: u32) -> (u32, Option<LogLine>) {
         tokio::select! {
-            line = self.log.recv() => line_or_loss(line).map(|line| (id, line)),
-            _ = self.status.changed() => None,
+            line = self.log.recv() => (id, line_or_loss(line)),
+            _ = self.status.changed() => (id, None),
         }
     }
 
@@ -222,9 +225,8 @@ impl Task {
                     }
                 }
                 Some(change) = self.changes.recv() => self.follow(change).await,
-                line = activity(&mut self.shown_jobs) => {
-                    if let Some((id, line)) = line && let Some(job) = self.shown_jobs.get(&id) {
-                        job.log(line).await;
+                (id, line) = activity(&mut self.shown_jobs) => {
+                    if self.take_up(id, line).await {
                         continue;
                     }
                 }
@@ -249,6 +251,19 @@ impl Task {
         self.due > Some(now)
     }
 
+    /// Publishes what a Job has to say, if that is no more than a line of its log or progress that comes too soon.
+    async fn take_up(&mut self, id: u32, line: Option<LogLine>) -> bool {
+        let Some(job) = self.shown_jobs.get_mut(&id) else { return false };
+        if let Some(line) = line {
+            job.log(line).await;
+            return true;
+        }
+        let view = JobView::from(&*job.status.borrow());
+        let due = job.shown.withheld(&view.changes_since(&job.shown.view.borrow()));
+        self.due = earliest(self.due, due);
+        due.is_some()
+    }
+
     /// One pass: whatever changed since the last one goes out.
     async fn publish(&mut self, all: bool) {
         let forget = self.jobs.forget(std::time::Instant::now()).map(Instant::from_std);
@@ -257,6 +272,10 @@ impl Task {
         let phase = *self.phase.borrow_and_update();
         let mut due = forget;
 
+        // First, because a Component goes on to its next state right after its failure was logged.
+        for job in self.shown_jobs.values_mut() {
+            job.drain_log().await;
+        }
         due = earliest(due, self.publish_components(&status, all).await);
         while let Ok(change) = self.changes.try_recv() {
             self.follow(change).await;
@@ -353,7 +372,7 @@ impl Task {
 }
 
 /// Waits until a running Job has something to publish.
-async fn activity(jobs: &mut BTreeMap<u32, ShownJob>) -> Option<(u32, LogLine)> {
+async fn activity(jobs: &mut BTreeMap<u32, ShownJob>) -> (u32, Option<LogLine>) {
     let running: Vec<Pin<Box<_>>> =
         jobs.iter_mut().filter(|(_, job)| !job.ended).map(|(id, job)| Box::pin(job.activity(*id))).collect();
     if running.is_empty() { pending().await } else { select_all(running).await.0 }

@@ -76,8 +76,9 @@ impl Update {
     }
 
     /// Turns the acceptance of a Job into its path, once all that the acceptance changed has been announced.
-    async fn accepted(&self, id: Result<u32, Error>) -> Result<OwnedObjectPath, Refusal> {
+    async fn accepted(&self, id: Result<u32, Error>, caller: u32) -> Result<OwnedObjectPath, Refusal> {
         let id = id?;
+        tracing::info!(job = id, caller, "A Job was begun over the bus");
         self.publisher.flush().await?;
         Ok(job_path(id))
     }
@@ -132,7 +133,7 @@ impl Update {
         let mut options = Options::new("Install", &known, options)?;
         let request = options.manifest(manifest)?;
         let job = self.handle.install(request, options.run()?, caller).await;
-        self.accepted(job).await
+        self.accepted(job, caller).await
     }
 
     /// Goes on with the open deployment.
@@ -149,7 +150,7 @@ impl Update {
         let caller = self.admit(connection, &call, Action::Update).await?;
         let mut options = Options::new("Resume", &["reboot", "stop-before"], options)?;
         let job = self.handle.resume(options.run()?, caller).await;
-        self.accepted(job).await
+        self.accepted(job, caller).await
     }
 
     /// Takes the open deployment back.
@@ -168,7 +169,7 @@ impl Update {
         let mut options = Options::new("Rollback", &["force", "reboot", "stop-before"], options)?;
         let run = options.run()?;
         let job = self.handle.rollback(run, options.force()?, caller).await;
-        self.accepted(job).await
+        self.accepted(job, caller).await
     }
 
     /// Asks the Components what they are.

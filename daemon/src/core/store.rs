@@ -10,6 +10,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
 pub use journal::{Entries, Journal, Tail};
 
 use super::error::{Error, Kind};
@@ -112,6 +115,30 @@ pub fn sync_directory(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(StoreError::of("sync", path))
 }
 
+/// Keeps other daemons out of a directory as long as it lives, and no longer than this process does.
+#[derive(Debug)]
+pub struct DirectoryLock(#[expect(dead_code, reason = "the lock is held by being there")] Flock<File>);
+
+impl DirectoryLock {
+    /// Takes the lock; `None` if another process holds it. The directory is made if need be.
+    pub fn take(directory: &Path) -> Result<Option<Self>, StoreError> {
+        make_directory(directory)?;
+        let path = directory.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(StoreError::of("open", &path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self(lock))),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(StoreError::of("lock", &path)(error.into())),
+        }
+    }
+}
+
 fn sync_parent(path: &Path) -> Result<(), StoreError> {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
@@ -142,6 +169,16 @@ mod tests {
         let message = replace(&path, b"new").unwrap_err().to_string();
         assert!(message.contains("last.json.new\""), "{message}");
         assert_eq!(read(&path, 10).unwrap().unwrap(), b"old");
+    }
+
+    #[test]
+    fn a_directory_is_locked_by_one_and_free_afterwards() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = DirectoryLock::take(directory.path()).unwrap();
+        assert!(lock.is_some());
+        assert!(DirectoryLock::take(directory.path()).unwrap().is_none());
+        drop(lock);
+        assert!(DirectoryLock::take(directory.path()).unwrap().is_some());
     }
 
     #[test]

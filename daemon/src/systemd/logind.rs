@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use futures_util::future::BoxFuture;
 use zbus::Connection;
+use zbus::fdo::DBusProxy;
 use zbus::proxy::CacheProperties;
 
-use super::manager::{self, is_absent};
+use super::manager::{SYSTEMD, Systemd};
 use crate::update::reboot::{Host, RebootError, read_boot_id};
 
 const LOGIND: &str = "org.freedesktop.login1";
@@ -35,14 +36,18 @@ impl LogindHost {
     }
 
     async fn ask(&self) -> Result<(), RebootError> {
-        match self.ask_logind().await {
-            Ok(()) => Ok(()),
-            Err(error) if is_absent(&error) => {
-                tracing::info!(%error, "logind is not there, asking systemd for the reboot");
-                self.ask_systemd().await.map_err(|error| refused(manager::SYSTEMD, &error))
-            }
-            Err(error) => Err(refused(LOGIND, &error)),
+        let Err(error) = self.ask_logind().await else { return Ok(()) };
+        // Not from the error: whether logind is not installed, masked or does not start, each has one of its own.
+        if self.has_logind().await {
+            return Err(refused(LOGIND, &error));
         }
+        tracing::info!(%error, "logind is not there, asking systemd for the reboot");
+        self.ask_systemd().await.map_err(|error| refused(SYSTEMD, &error))
+    }
+
+    async fn has_logind(&self) -> bool {
+        let asked = async { DBusProxy::new(&self.connection).await?.name_has_owner(LOGIND.try_into()?).await };
+        asked.await.unwrap_or(true)
     }
 
     /// No interaction: nobody sits before this machine who could answer a prompt.
@@ -54,8 +59,7 @@ impl LogindHost {
     /// `Manager.Reboot` of systemd would not stop the services first; starting this target does, and it is what
     /// `systemctl reboot` does without logind.
     async fn ask_systemd(&self) -> zbus::Result<()> {
-        let manager = manager::manager(&self.connection).await?;
-        manager.start_unit("reboot.target", "replace-irreversibly").await.map(drop)
+        Systemd::new(self.connection.clone()).await?.start("reboot.target", "replace-irreversibly").await
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use zbus::fdo;
 use zbus::proxy::CacheProperties;
 use zbus::{Connection, DBusError as _, OwnedObjectPath, OwnedVariant, Variant};
@@ -20,10 +21,15 @@ pub(super) const SERVICE: &str = "org.freedesktop.systemd1.Service";
 /// A unit of that name exists already.
 pub(super) const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// No unit of that name is loaded.
-pub(super) const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 
+/// The connection asked for signals before.
+const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
+
+/// How many calls wait for a reply at most.
+const CALLS_AT_ONCE: usize = 32;
 /// Time between two tries to reach a PID 1 that is away.
-const ABSENCE_PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Name and value of a unit's property.
 pub(super) type Property<'a> = (&'static str, Variant<'a>);
@@ -33,7 +39,7 @@ pub(super) type Property<'a> = (&'static str, Variant<'a>);
     default_service = "org.freedesktop.systemd1",
     default_path = "/org/freedesktop/systemd1"
 )]
-pub(super) trait Manager {
+trait Manager {
     fn subscribe(&self) -> zbus::Result<()>;
 
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
@@ -60,33 +66,9 @@ pub(super) trait Manager {
     fn system_state(&self) -> fdo::Result<String>;
 }
 
-/// The manager; makes no call.
-pub(super) async fn manager(connection: &Connection) -> zbus::Result<ManagerProxy<'static>> {
-    ManagerProxy::builder(connection).cache_properties(CacheProperties::No).build().await
-}
-
-/// Version of systemd.
-pub(super) async fn version(connection: &Connection) -> zbus::Result<String> {
-    Ok(manager(connection).await?.version().await?)
-}
-
 /// Object path of the unit of this name.
 pub(super) fn unit_path(name: &str) -> String {
     format!("{UNITS}/{}", dbus_escape(name))
-}
-
-/// Reads one property. systemd makes an object up for each path below [`UNITS`], so a unit that is not loaded has
-/// properties too: it is inactive and dead.
-pub(super) async fn property<T>(connection: &Connection, path: &str, interface: &str, name: &str) -> zbus::Result<T>
-where
-    T: TryFrom<OwnedVariant>,
-    T::Error: Into<zbus::Error>,
-{
-    let reply = connection
-        .call_method(Some(SYSTEMD), path, Some("org.freedesktop.DBus.Properties"), "Get", &(interface, name))
-        .await?;
-    let value: OwnedVariant = reply.body().deserialize()?;
-    T::try_from(value).map_err(Into::into)
 }
 
 /// The D-Bus name of an error reply.
@@ -110,23 +92,124 @@ pub(super) fn is_absent(error: &zbus::Error) -> bool {
     })
 }
 
-/// Repeats a call that does no harm when it is made twice until PID 1 is there to answer it.
-///
-/// Does not return when the connection to the bus is lost. The units go on without us, and nothing true can be said of
-/// them; to claim a failure would start a rollback beside a program that still installs. A daemon without its bus has
-/// to end, and the next one finds the units again.
-pub(super) async fn insist<T, F>(connection: &Connection, mut call: impl FnMut() -> F + Send) -> zbus::Result<T>
-where
-    F: Future<Output = zbus::Result<T>> + Send,
-{
-    loop {
-        match call().await {
-            Err(_) if connection.is_closed() => return std::future::pending().await,
-            Err(error) if is_absent(&error) => {
-                tracing::debug!(%error, "systemd is away");
-                tokio::time::sleep(ABSENCE_PAUSE).await;
-            }
-            other => return other,
+/// Whether this connection waits for more replies than the bus allows. Others use it, too.
+pub(super) fn is_crowded(error: &zbus::Error) -> bool {
+    error_name(error).as_deref() == Some("org.freedesktop.DBus.Error.LimitsExceeded")
+}
+
+/// systemd on a bus.
+#[derive(Debug)]
+pub(super) struct Systemd {
+    connection: Connection,
+    manager: ManagerProxy<'static>,
+    /// The system bus refuses the call of a connection that waits for more than 128 replies, and hundreds of units may
+    /// end at once. PID 1 takes one call after the other anyway.
+    turns: Semaphore,
+}
+
+impl Systemd {
+    /// Makes no call yet.
+    pub(super) async fn new(connection: Connection) -> zbus::Result<Self> {
+        let manager = ManagerProxy::builder(&connection).cache_properties(CacheProperties::No).build().await?;
+        Ok(Self { connection, manager, turns: Semaphore::new(CALLS_AT_ONCE) })
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    pub(super) async fn version(&self) -> zbus::Result<String> {
+        self.manager.version().await.map_err(Into::into)
+    }
+
+    /// Makes systemd send signals to this bus; without a subscriber it sends none. May be asked for twice.
+    pub(super) async fn subscribe(&self) -> zbus::Result<()> {
+        match self.manager.subscribe().await {
+            Err(error) if error_name(&error).as_deref() == Some(ALREADY_SUBSCRIBED) => Ok(()),
+            other => other,
         }
+    }
+
+    /// Whether the machine shuts down.
+    pub(super) async fn is_stopping(&self) -> bool {
+        self.manager.system_state().await.is_ok_and(|state| state == "stopping")
+    }
+
+    /// Name of the service this process runs in, if it does.
+    pub(super) async fn own_service(&self) -> Option<String> {
+        let path = self.manager.get_unit_by_pid(std::process::id()).await.ok()?;
+        let name: String = self.property(path.as_str(), UNIT, "Id").await.ok()?;
+        name.ends_with(".service").then_some(name)
+    }
+
+    /// Starts a unit that is installed.
+    pub(super) async fn start(&self, name: &str, mode: &str) -> zbus::Result<()> {
+        self.manager.start_unit(name, mode).await.map(drop)
+    }
+
+    /// Starts a unit that is described here. Not repeated when PID 1 is away: that would start it twice.
+    pub(super) async fn start_transient(&self, name: &str, properties: &[Property<'_>]) -> zbus::Result<()> {
+        let _turn = self.turns.acquire().await;
+        self.manager.start_transient_unit(name, "fail", properties, &[]).await.map(drop)
+    }
+
+    /// Stops a unit; returns before it has stopped. One that is not loaded is none to stop.
+    pub(super) async fn stop(&self, name: &str) -> zbus::Result<()> {
+        unless_gone(self.insist(|| self.manager.stop_unit(name, "replace")).await.map(drop))
+    }
+
+    /// Makes systemd forget that a unit has failed.
+    pub(super) async fn reset_failed(&self, name: &str) -> zbus::Result<()> {
+        unless_gone(self.insist(|| self.manager.reset_failed_unit(name)).await)
+    }
+
+    /// Reads one property. systemd makes an object up for each path below [`UNITS`], so a unit that is not loaded has
+    /// properties too: it is inactive and dead.
+    pub(super) async fn property<T>(&self, path: &str, interface: &str, name: &str) -> zbus::Result<T>
+    where
+        T: TryFrom<OwnedVariant>,
+        T::Error: Into<zbus::Error>,
+    {
+        let get = || {
+            let body = (interface, name);
+            async move {
+                self.connection
+                    .call_method(Some(SYSTEMD), path, Some("org.freedesktop.DBus.Properties"), "Get", &body)
+                    .await
+            }
+        };
+        let value: OwnedVariant = self.insist(get).await?.body().deserialize()?;
+        T::try_from(value).map_err(Into::into)
+    }
+
+    /// Repeats a call that does no harm when it is made twice until PID 1 is there to answer it.
+    ///
+    /// Does not return when the connection to the bus is lost. The units go on without us, and nothing true can be said
+    /// of them; to claim a failure would start a rollback beside a program that still installs. A daemon without its bus
+    /// has to end, and the next one finds the units again.
+    pub(super) async fn insist<T, F>(&self, mut call: impl FnMut() -> F + Send) -> zbus::Result<T>
+    where
+        F: Future<Output = zbus::Result<T>> + Send,
+    {
+        loop {
+            let turn = self.turns.acquire().await;
+            let result = call().await;
+            drop(turn);
+            match result {
+                Err(_) if self.connection.is_closed() => return std::future::pending().await,
+                Err(error) if is_absent(&error) || is_crowded(&error) => {
+                    tracing::debug!(%error, "systemd cannot be asked now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+fn unless_gone(result: zbus::Result<()>) -> zbus::Result<()> {
+    match result {
+        Err(error) if error_name(&error).as_deref() == Some(NO_SUCH_UNIT) => Ok(()),
+        other => other,
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use zbus::Connection;
 
+use self::manager::Systemd;
+
 /// What systemd itself checks to tell whether it is the init system (`sd_booted(3)`).
 const BOOTED: &str = "/run/systemd/system";
 /// PID 1 answers at once or something is badly wrong with it.
@@ -25,7 +27,8 @@ pub async fn available(connection: &Connection) -> bool {
     if !Path::new(BOOTED).is_dir() {
         return false;
     }
-    match tokio::time::timeout(PATIENCE, manager::version(connection)).await {
+    let version = async { Systemd::new(connection.clone()).await?.version().await };
+    match tokio::time::timeout(PATIENCE, version).await {
         Ok(Ok(version)) => {
             tracing::debug!(version, "systemd answers");
             true

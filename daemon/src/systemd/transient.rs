@@ -7,6 +7,8 @@
 //!
 //! A question ([`Stdout::Answer`]) is not taken over but ended and forgotten, and has to be asked again: what of the
 //! answer the former daemon had read already went with it, and half an answer is worse than none.
+//!
+//! Needs systemd 243 or later (`ExecStartEx`).
 
 mod spool;
 mod unit;
@@ -18,11 +20,11 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
-use zbus::Connection;
+use zbus::{Connection, OwnedObjectPath};
 
 use self::spool::{Inlets, Outlets, Spool};
 use self::unit::{Outcome, Phase, Unit, environment, properties};
-use super::manager::{self, ManagerProxy, NO_SUCH_UNIT, SERVICE, UNIT, UNIT_EXISTS, error_name, insist, is_absent};
+use super::manager::{SERVICE, SYSTEMD, Systemd, UNIT, UNIT_EXISTS, error_name, is_absent, is_crowded};
 use super::signals::{UnitSignals, Watch};
 use crate::core::error::{Error, Kind};
 use crate::update::runner::lines::Output;
@@ -40,7 +42,7 @@ pub enum TransientError {
         source: io::Error,
     },
     /// systemd does not do what is asked.
-    #[error("\"{}\" does not tell about its units: {source}.", manager::SYSTEMD)]
+    #[error("\"{}\" does not tell about its units: {source}.", SYSTEMD)]
     Systemd {
         /// Why.
         source: zbus::Error,
@@ -63,8 +65,7 @@ impl From<TransientError> for Error {
 /// go on, and to report a failure would be a guess. The daemon has to end then; the next one takes the calls over.
 #[derive(Debug)]
 pub struct TransientRunner {
-    connection: Connection,
-    manager: ManagerProxy<'static>,
+    systemd: Systemd,
     signals: UnitSignals,
     spool: Spool,
     environment: Vec<String>,
@@ -80,22 +81,11 @@ impl TransientRunner {
         let directory = spool.into();
         let spool = Spool::open(directory.clone()).map_err(|source| TransientError::Spool { directory, source })?;
         let failed = |source| TransientError::Systemd { source };
-        let manager = manager::manager(&connection).await.map_err(failed)?;
-        // Without a subscriber systemd sends no signals at all. A connection that subscribes twice is told so.
-        match manager.subscribe().await {
-            Err(error) if error_name(&error).as_deref() != Some("org.freedesktop.systemd1.AlreadySubscribed") => {
-                return Err(failed(error));
-            }
-            _ => {}
-        }
-        Ok(Self {
-            daemon: own_unit(&connection, &manager).await,
-            signals: UnitSignals::new(connection.clone()),
-            environment: environment(utf8_variables()),
-            connection,
-            manager,
-            spool,
-        })
+        let signals = UnitSignals::new(connection.clone());
+        let systemd = Systemd::new(connection).await.map_err(failed)?;
+        systemd.subscribe().await.map_err(failed)?;
+        let daemon = systemd.own_service().await;
+        Ok(Self { systemd, signals, spool, environment: environment(utf8_variables()), daemon })
     }
 
     /// Ends all calls that earlier daemons made and nobody asked for: those whose tag is not in `keep`. For the start of
@@ -123,6 +113,9 @@ impl TransientRunner {
         })?;
         if let Err(error) = self.start(call, &unit, &watch, &inlets, cancel).await {
             self.spool.remove(&unit.tag);
+            if cancel.is_cancelled() {
+                return Ok(Ended { exit: Exit::Cancelled, answer: Vec::new() });
+            }
             return Err(cannot(error.to_string()));
         }
         // systemd has ends of its own.
@@ -154,7 +147,7 @@ impl TransientRunner {
     }
 
     async fn watch(&self, unit: &Unit) -> zbus::Result<Watch> {
-        insist(&self.connection, || self.signals.watch(&unit.path)).await
+        self.systemd.insist(|| self.signals.watch(&unit.path)).await
     }
 
     async fn start(
@@ -168,10 +161,10 @@ impl TransientRunner {
         let properties = properties(call, inlets, &self.environment, self.daemon.as_deref());
         let mut in_doubt = false;
         loop {
-            let Err(error) = self.manager.start_transient_unit(&unit.name, "fail", &properties, &[]).await else {
+            let Err(error) = self.systemd.start_transient(&unit.name, &properties).await else {
                 return Ok(());
             };
-            if self.connection.is_closed() {
+            if self.systemd.connection().is_closed() {
                 return std::future::pending().await;
             }
             match error_name(&error).as_deref() {
@@ -181,13 +174,13 @@ impl TransientRunner {
                     tracing::info!(unit = unit.name, "ending what an earlier daemon left of the call");
                     self.put_away(unit, watch).await?;
                 }
-                _ if is_absent(&error) => {
-                    in_doubt = true;
-                    // Returns once systemd is there again.
-                    insist(&self.connection, || self.phase(unit)).await?;
+                _ if is_absent(&error) || is_crowded(&error) => {
+                    in_doubt |= is_absent(&error);
+                    // Returns once systemd can be asked again.
+                    self.phase(unit).await?;
                 }
                 // The host shuts down, and this daemon with it. The call is for the next boot, not failed.
-                _ if self.is_stopping().await => {
+                _ if self.systemd.is_stopping().await => {
                     cancel.cancelled().await;
                     return Err(error);
                 }
@@ -240,31 +233,21 @@ impl TransientRunner {
             match self.phase(unit).await? {
                 Phase::Alive => watch.changed().await,
                 Phase::Gone => return Ok(None),
-                Phase::Exited | Phase::Failed => {
-                    return insist(&self.connection, || self.outcome(unit)).await.map(Some);
-                }
+                Phase::Exited | Phase::Failed => return self.outcome(unit).await.map(Some),
             }
         }
     }
 
     /// Ends whatever runs of the unit and makes systemd forget it.
     async fn put_away(&self, unit: &Unit, watch: &Watch) -> zbus::Result<()> {
-        let gone_is_fine = |result: zbus::Result<()>| match result {
-            Err(error) if error_name(&error).as_deref() == Some(NO_SUCH_UNIT) => Ok(()),
-            other => other,
-        };
         let mut asked = false;
         loop {
             match self.phase(unit).await? {
                 Phase::Gone => return Ok(()),
-                Phase::Failed => {
-                    let reset = insist(&self.connection, || self.manager.reset_failed_unit(&unit.name)).await;
-                    return gone_is_fine(reset);
-                }
+                Phase::Failed => return self.systemd.reset_failed(&unit.name).await,
                 Phase::Alive | Phase::Exited if !asked => {
                     asked = true;
-                    let stop = || async { self.manager.stop_unit(&unit.name, "replace").await.map(drop) };
-                    gone_is_fine(insist(&self.connection, stop).await)?;
+                    self.systemd.stop(&unit.name).await?;
                 }
                 Phase::Alive | Phase::Exited => watch.changed().await,
             }
@@ -282,24 +265,33 @@ impl TransientRunner {
         self.spool.remove(&unit.tag);
     }
 
+    /// Where the unit is in its life; one that is about to be started is alive.
     async fn phase(&self, unit: &Unit) -> zbus::Result<Phase> {
-        let state: String =
-            insist(&self.connection, || manager::property(&self.connection, &unit.path, UNIT, "SubState")).await?;
+        let phase = self.phase_now(unit).await?;
+        if phase != Phase::Gone {
+            return Ok(phase);
+        }
+        // systemd accepts the start of a unit first and starts it then. If no job waits, what is dead stays dead.
+        let (waiting, _): (u32, OwnedObjectPath) = self.systemd.property(&unit.path, UNIT, "Job").await?;
+        if waiting == 0 { self.phase_now(unit).await } else { Ok(Phase::Alive) }
+    }
+
+    async fn phase_now(&self, unit: &Unit) -> zbus::Result<Phase> {
+        let state: String = self.systemd.property(&unit.path, UNIT, "SubState").await?;
         Ok(Phase::of(&state))
     }
 
     async fn outcome(&self, unit: &Unit) -> zbus::Result<Outcome> {
-        let bus = &self.connection;
         let (result, code, status, up) = tokio::try_join!(
-            manager::property::<String>(bus, &unit.path, SERVICE, "Result"),
-            manager::property::<i32>(bus, &unit.path, SERVICE, "ExecMainCode"),
-            manager::property::<i32>(bus, &unit.path, SERVICE, "ExecMainStatus"),
-            manager::property::<u64>(bus, &unit.path, UNIT, "ActiveEnterTimestampMonotonic"),
+            self.systemd.property::<String>(&unit.path, SERVICE, "Result"),
+            self.systemd.property::<i32>(&unit.path, SERVICE, "ExecMainCode"),
+            self.systemd.property::<i32>(&unit.path, SERVICE, "ExecMainStatus"),
+            self.systemd.property::<u64>(&unit.path, UNIT, "ActiveEnterTimestampMonotonic"),
         )?;
         Ok(Outcome { result, code, status, ran: up > 0 })
     }
 
-    /// Lets nobody wait for ever who does not want to wait any more, see [`insist`].
+    /// Lets nobody wait for ever who does not want to wait any more, see [`Systemd::insist`].
     async fn until_abandoned<T>(
         &self,
         call: &Call,
@@ -307,7 +299,7 @@ impl TransientRunner {
         work: impl Future<Output = Result<T, RunnerError>>,
     ) -> Result<T, RunnerError> {
         let abandoned = async {
-            self.connection.closed().await;
+            self.systemd.connection().closed().await;
             cancel.cancelled().await;
         };
         tokio::select! {
@@ -318,10 +310,6 @@ impl TransientRunner {
                 reason: "the connection to the bus is lost".to_owned(),
             }),
         }
-    }
-
-    async fn is_stopping(&self) -> bool {
-        self.manager.system_state().await.is_ok_and(|state| state == "stopping")
     }
 }
 
@@ -414,13 +402,6 @@ impl<'a> Printed<'a> {
         self.output.finish(self.lines);
         (!self.too_long).then_some(self.answer)
     }
-}
-
-/// The unit this daemon runs in, if it is a service.
-async fn own_unit(connection: &Connection, manager: &ManagerProxy<'_>) -> Option<String> {
-    let path = manager.get_unit_by_pid(std::process::id()).await.ok()?;
-    let name: String = manager::property(connection, path.as_str(), UNIT, "Id").await.ok()?;
-    name.ends_with(".service").then_some(name)
 }
 
 fn utf8_variables() -> impl Iterator<Item = (String, String)> {

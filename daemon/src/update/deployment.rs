@@ -9,7 +9,7 @@ use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
-use super::machine::{Activity, Deployment, Effect, Event, Outcome, Rest};
+use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
 use super::member::{self, Calls};
 use super::plan::Plan;
 use super::record::Record;
@@ -35,18 +35,7 @@ pub enum Ending {
     /// The deployment stays open.
     Open(Box<OpenDeployment>),
     /// The deployment is over.
-    Over {
-        /// Its record, to be closed.
-        record: Record,
-        /// Who took part.
-        plan: Arc<Plan>,
-        /// How it ended.
-        result: JobResult,
-        /// The new versions stand.
-        committed: bool,
-        /// What went wrong.
-        error: Option<Error>,
-    },
+    Over(Box<Finished>),
     /// The daemon stops; the next one finds the record and goes on.
     Abandoned,
 }
@@ -57,6 +46,21 @@ enum Halt {
     Refused(Error),
     /// The deployment cannot go on.
     Stalled(Error),
+}
+
+/// A deployment that is over; its record still has to be closed before its Job may end.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its record.
+    pub record: Record,
+    /// Who took part.
+    pub plan: Arc<Plan>,
+    /// How it ended.
+    pub result: JobResult,
+    /// The new versions stand.
+    pub committed: bool,
+    /// What went wrong.
+    pub error: Option<Error>,
 }
 
 /// A deployment that is worked on.
@@ -82,7 +86,6 @@ impl Drive {
         view: View,
         stop: CancellationToken,
     ) -> Self {
-        view.planned(&open.plan);
         let interfaces = open.plan.members.iter().map(|member| {
             let job = job.clone();
             Arc::new(Interface {
@@ -122,7 +125,7 @@ impl Drive {
                 let effects = match self.step(event) {
                     Ok(effects) => effects,
                     Err(Halt::Refused(error)) => return self.refused(error),
-                    Err(Halt::Stalled(error)) => return self.stalled(error),
+                    Err(Halt::Stalled(error)) => return self.stalled(&error),
                 };
                 for effect in effects {
                     match effect {
@@ -139,13 +142,11 @@ impl Drive {
                 }
             }
             if events.is_empty() {
-                match self.wait().await {
-                    Some(found) => events = found,
-                    None => {
-                        let text = "orchestratord stops; it goes on with the deployment at its next start.";
-                        return self.abandoned(JobResult::Stopped, Some(Error::new(Kind::Failed, text)));
-                    }
-                }
+                let Some(found) = self.wait().await else {
+                    let text = "orchestratord stops; it goes on with the deployment at its next start.";
+                    return self.abandoned(JobResult::Stopped, Some(Error::new(Kind::Failed, text)));
+                };
+                events = found;
             }
         }
     }
@@ -241,7 +242,11 @@ impl Drive {
     fn after_step(&self) {
         let state = &self.open.state;
         if !state.can_cancel() {
-            let why = if state.head.failed { "it is being rolled back" } else { "it is being committed" };
+            let why = match state.head.phase {
+                _ if state.head.failed => "it is being rolled back",
+                super::machine::Phase::HostReboot(_) => "it waits for a reboot of the host",
+                _ => "it is being committed",
+            };
             let text = format!("The deployment cannot be cancelled any more: {why}.");
             self.job.refuse_cancel(Error::new(Kind::NotSupported, text));
         }
@@ -320,7 +325,7 @@ impl Drive {
 
     /// What comes next cannot be put on disk, so it is not done. The deployment rests where the disk says it is; whoever
     /// goes on with it does so as after a crash.
-    fn stalled(mut self, error: Error) -> Ending {
+    fn stalled(mut self, error: &Error) -> Ending {
         let text = format!("{} The deployment rests until its record can be written again.", error.message);
         self.say(Severity::Error, "", &text);
         self.open.state = self.open.record.saved().clone();
@@ -334,10 +339,9 @@ impl Drive {
         Ending::Open(Box::new(self.open))
     }
 
-    /// The record still has to be closed before the Job may end.
     fn over(self, result: JobResult, error: Option<Error>) -> Ending {
         let committed = !self.open.state.head.failed;
-        Ending::Over { record: self.open.record, plan: self.open.plan, result, committed, error }
+        Ending::Over(Box::new(Finished { record: self.open.record, plan: self.open.plan, result, committed, error }))
     }
 
     fn abandoned(self, result: JobResult, error: Option<Error>) -> Ending {
@@ -361,6 +365,30 @@ pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
         Some(Rest::RebootRequired) => (UpdateState::RebootRequired, None),
         None => (UpdateState::Waiting, None),
     }
+}
+
+/// Shows how far the Components of a deployment are that an earlier daemon left behind.
+pub fn show(view: &View, open: &OpenDeployment) {
+    view.planned(&open.plan);
+    for (planned, member) in open.plan.members.iter().zip(&open.state.members) {
+        let Some(activity) = member::last_activity(member) else { continue };
+        view.component(&planned.key, |component| {
+            let failed = member.call == Some(CallState::Failed);
+            if failed { "failed" } else { activity.as_str() }.clone_into(&mut component.state);
+            component.progress = member::share(activity);
+        });
+    }
+}
+
+/// What stands against an open deployment, for the status after a restart: what went wrong first, or the state in which
+/// the way back has left the System.
+pub fn standing_error(state: &Deployment) -> Option<Error> {
+    let head = &state.head;
+    if !head.inconsistent {
+        return head.cause.clone();
+    }
+    let reason = head.rollback_error.as_ref().or(head.cause.as_ref()).map(|error| format!(" {}", error.message));
+    Some(Error::new(Kind::Inconsistent, format!("The System is inconsistent.{}", reason.unwrap_or_default())))
 }
 
 /// Writes a line to the daemon's log and to the log of the Job.

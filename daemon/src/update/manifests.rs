@@ -59,11 +59,8 @@ impl ManifestStore {
     fn purge(&self) -> Result<(), StoreError> {
         let current = store::read(&self.directory.join("current"), 64)?.unwrap_or_default();
         let current = format!("{}.yaml", String::from_utf8_lossy(&current));
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            // Nothing was ever stored.
-            Err(_) => return Ok(()),
-        };
+        // An error means that nothing was ever stored.
+        let Ok(entries) = fs::read_dir(&self.directory) else { return Ok(()) };
         let entries: Vec<_> = entries.filter_map(Result::ok).collect();
         // Left behind by a crash in the middle of a write.
         let drafts = entries.iter().map(fs::DirEntry::path);

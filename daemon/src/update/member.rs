@@ -2,13 +2,16 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
-use super::interface::{ArtifactInput, DownloadRequest, Interface, State, Tree, TreeContext};
-use super::machine::{Activity, Deployment, Outcome, Phase};
+use super::interface::{
+    ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
+};
+use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::view::View;
 use crate::core::error::{Error, Kind};
@@ -91,11 +94,7 @@ impl Calls {
     async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
         let interface = &self.interfaces[index];
         let member = &self.plan.members[index];
-        let artifact = File::open(&member.artifact).and_then(LocalArtifact::new);
-        let artifact = artifact.map_err(|error| {
-            let text = format!("Cannot open the Artifact \"{}\": {error}.", member.artifact.display());
-            Error::new(Kind::NoSuitableArtifact, text)
-        })?;
+        let artifact = LocalArtifact::open(&member.artifact).await?;
         let request = DownloadRequest {
             artifact: Box::new(artifact),
             keys: (*self.environment.keys).clone(),
@@ -107,7 +106,8 @@ impl Calls {
             },
             progress: self.progress_of(index),
         };
-        Ok(interface.download(request, tag, &self.cancel).await?)
+        let downloaded = interface.download(request, tag, &self.cancel).await;
+        downloaded.map_err(|error| in_file(error, &member.artifact).into())
     }
 
     /// Passes a download's progress on, in steps of a hundredth.
@@ -140,17 +140,29 @@ impl Calls {
         if activity != Activity::Cleanup {
             return;
         }
-        let root = self.environment.tree(&self.plan.members[index].key);
-        if let Ok(tree) = Tree::open(&root)
-            && let Err(error) = tree.remove()
-        {
+        let tree = Tree::at(&self.environment.tree(&self.plan.members[index].key));
+        if let Err(error) = tree.clear() {
             tracing::warn!(component = %self.plan.members[index].key, "{error}");
         }
     }
 }
 
+/// Names the file in what is wrong with an Artifact.
+fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
+    match error {
+        InterfaceError::Call { word, component, cause } => {
+            let cause = match *cause {
+                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(path)),
+                cause => cause,
+            };
+            InterfaceError::Call { word, component, cause: Box::new(cause) }
+        }
+        error => error,
+    }
+}
+
 /// The Artifact that is installed has to be the one that was selected.
-fn expect_selected(member: &PlannedMember) -> Box<dyn FnOnce(&super::artifact::Header) -> Result<(), Error> + Send> {
+fn expect_selected(member: &PlannedMember) -> HeaderCheck {
     let (expected, path) = (member.artifact_digest.clone(), member.artifact.clone());
     Box::new(move |header| {
         if artifact_digest(header) == expected {
@@ -206,15 +218,18 @@ pub fn share(activity: Activity) -> f64 {
     }
 }
 
+/// What was last done with a Component.
+pub fn last_activity(member: &Member) -> Option<Activity> {
+    // A query about going back says nothing about how far it came.
+    member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max()
+}
+
 /// How much of the deployment is behind, from its state alone.
 pub fn progress(state: &Deployment) -> f64 {
     if state.head.phase == Phase::Done || state.members.is_empty() {
         return 0.0;
     }
-    let of = |member: &super::machine::Member| {
-        let last = member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max();
-        last.map_or(0.0, share)
-    };
+    let of = |member: &Member| last_activity(member).map_or(0.0, share);
     state.members.iter().map(of).sum::<f64>() / count(state.members.len())
 }
 
@@ -229,7 +244,8 @@ pub fn step_text(state: &Deployment) -> String {
         Phase::BeforeCommit => "before ArtifactCommit".to_owned(),
         Phase::BeforeRollback => "before ArtifactRollback".to_owned(),
         Phase::BeforeCleanup => "before Cleanup".to_owned(),
-        Phase::Done => "done".to_owned(),
+        // Nothing is being done any more.
+        Phase::Done => String::new(),
     }
 }
 
@@ -245,9 +261,25 @@ struct LocalArtifact {
 }
 
 impl LocalArtifact {
-    fn new(file: File) -> io::Result<Self> {
-        let size = file.metadata()?.len();
-        Ok(Self { file, size })
+    /// Opens it on a thread of its own: the file may lie on a mount that hangs.
+    async fn open(path: &Path) -> Result<Self, Error> {
+        let refused = |reason: String| {
+            let text = format!("Cannot open the Artifact \"{}\": {reason}.", path.display());
+            Error::new(Kind::NoSuitableArtifact, text)
+        };
+        let opened = {
+            let path = path.to_owned();
+            tokio::task::spawn_blocking(move || -> io::Result<Self> {
+                // Opening a FIFO would wait for a writer.
+                if !path.metadata()?.is_file() {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+                }
+                let file = File::open(path)?;
+                let size = file.metadata()?.len();
+                Ok(Self { file, size })
+            })
+        };
+        opened.await.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
     }
 }
 

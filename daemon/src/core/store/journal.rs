@@ -123,9 +123,9 @@ impl Journal {
             self.file.sync_all().map_err(StoreError::of("sync", &self.path))?;
         }
         let written = self.file.write_all_at(&both, self.end).map_err(StoreError::of("append to", &self.path));
-        let written = written.and_then(|()| match durable {
-            true => self.file.sync_data().map_err(StoreError::of("sync", &self.path)),
-            false => Ok(()),
+        let written = written.and_then(|()| {
+            let synced = if durable { self.file.sync_data() } else { Ok(()) };
+            synced.map_err(StoreError::of("sync", &self.path))
         });
         if let Err(error) = written {
             // It counts as not written, so nothing of it must stand where the next one may be shorter.

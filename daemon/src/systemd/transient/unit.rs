@@ -110,7 +110,7 @@ pub(super) fn properties<'a>(
         ("StandardOutputFileDescriptor", Fd::from(&inlets.stdout).into()),
         ("StandardErrorFileDescriptor", Fd::from(&inlets.stderr).into()),
         ("LogExtraFields", fields.into()),
-        // As for a plain process. systemd's default makes `yes | head` an endless loop.
+        // As for a plain process: who writes to a reader that is gone ends, without a word on standard error.
         ("IgnoreSIGPIPE", false.into()),
         ("KillMode", "control-group".into()),
         ("SendSIGKILL", true.into()),

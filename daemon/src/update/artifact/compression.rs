@@ -128,8 +128,8 @@ pub(super) struct Decoder<R> {
 }
 
 impl<R: Read> Decoder<R> {
-    /// The suffix of the member's name decides, and the content has to agree: Mender's client looks only at the content,
-    /// its tool only at the suffix, and both have to read the same thing. The input ends where the member ends; its
+    /// The suffix of the member's name decides, and the content has to agree: Mender's client looks only at the
+    /// content, its tool only at the suffix, and both have to read the same thing. The input ends where the member ends; its
     /// errors have to carry an [`ArtifactError`].
     pub(super) fn new(input: R, by_name: Compression, place: String) -> Result<Self, ArtifactError> {
         let input = Peeked::new(input).map_err(ArtifactError::from_io)?;

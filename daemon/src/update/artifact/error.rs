@@ -43,7 +43,7 @@ pub enum ArtifactError {
         /// The member or the part of the tar file where it ends.
         place: String,
     },
-    /// Not version 3; versions 1 and 2 are not read (spec 1.1).
+    /// Not version 3; versions 1 and 2 are not read.
     #[error("The Artifact has format version {version}; only version 3 is supported.")]
     UnsupportedVersion {
         /// What `version` says.
@@ -65,7 +65,7 @@ pub enum ArtifactError {
         /// What the order of members asks for.
         expected: &'static str,
     },
-    /// Augmented Artifacts are not supported, by today's Mender client neither (spec 1.2).
+    /// Augmented Artifacts are not supported, by today's Mender client neither.
     #[error("The Artifact has the member {place}; augmented Artifacts are not supported.")]
     Augmented {
         /// The member.
@@ -124,7 +124,7 @@ pub enum ArtifactError {
         /// What each key said.
         reason: String,
     },
-    /// An Artifact without a payload type has no Interface to run (spec 1.11).
+    /// An Artifact without a payload type has no Interface to run.
     #[error(
         "The Artifact \"{name}\" has an empty payload (its type in \"header-info\" is null); it only sets provides of a Mender client and cannot be installed on a Component."
     )]

@@ -20,7 +20,7 @@ pub const META_DATA_LIMIT: u64 = 1024 * 1024;
 pub const SCRIPTS_LIMIT: usize = 1000;
 /// Largest number of payload files.
 pub const FILES_LIMIT: usize = 10_000;
-/// Longest name in the manifest, in bytes (spec 1.4); so a payload file's name has at most 90.
+/// Longest name in the manifest, in bytes; so a payload file's name has at most 90.
 pub const NAME_LIMIT: usize = 100;
 /// Longest text in `header-info` and `type-info` (names, keys, values), in bytes.
 pub const TEXT_LIMIT: usize = 1024;
@@ -31,7 +31,7 @@ pub const TRAILING_LIMIT: u64 = 1024 * 1024;
 /// Memory the decompressor of one xz or zstd stream may use, in bytes.
 pub const DECOMPRESSION_MEMORY_LIMIT: u64 = 128 * 1024 * 1024;
 
-/// The payload type of an Artifact that holds a Manifest (spec 1.15).
+/// The payload type of an Artifact that holds a Manifest.
 pub const MANIFEST_PAYLOAD_TYPE: &str = "mender-orchestrator-manifest";
 
 pub(super) const VERSION: &str = "version";
@@ -99,7 +99,7 @@ pub(super) fn quote_inside(name: &str, tar: &str) -> String {
     format!("{} in {}", quote(name), quote(tar))
 }
 
-/// Whether the name fits a payload file: word characters, `-`, `.` and `,` (spec 1.10), and not a directory's own name.
+/// Whether the name fits a payload file: word characters, `-`, `.` and `,`, and not a directory's own name.
 ///
 /// Interface scripts use these names unquoted more often than not, so nothing else is let through.
 pub(super) fn is_payload_file_name(name: &str) -> bool {
@@ -107,7 +107,7 @@ pub(super) fn is_payload_file_name(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && name.bytes().all(plain)
 }
 
-/// Whether the name fits a state script of an Artifact (spec 1.6): `ArtifactInstall_Enter_10_text` and its like.
+/// Whether the name fits a state script of an Artifact: `ArtifactInstall_Enter_10_text` and its like.
 pub(super) fn is_script_name(name: &str) -> bool {
     const STATES: [&str; 6] = [
         "ArtifactInstall",

@@ -1,4 +1,4 @@
-//! The header tar: what the Artifact is, needs, provides and clears (spec 1.6 to 1.9).
+//! The header tar: what the Artifact is, needs, provides and clears.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -34,9 +34,9 @@ pub struct Header {
     /// `artifact_name` and `artifact_group` of the header-info. A key in both keeps the values that are in both; a list
     /// may be empty for that reason, and fits nothing.
     pub depends: BTreeMap<String, Vec<String>>,
-    /// `clears_artifact_provides`; `None` if absent, which is not the same as an empty list (spec 1.14).
+    /// `clears_artifact_provides`; `None` if absent, which is not the same as an empty list.
     pub clears_provides: Option<Vec<String>>,
-    /// Names of the state scripts in the header, in their order. They are never run for Components (spec 1.6).
+    /// Names of the state scripts in the header, in their order. They are never run for Components.
     pub scripts: Vec<String>,
     /// `header-info`, verbatim.
     pub raw_header_info: Vec<u8>,
@@ -97,7 +97,7 @@ pub(super) fn parse(stored: &[u8], outer: Outer) -> Result<Header, ArtifactError
     let mut member = tar.next_member()?;
     if member.as_ref().is_some_and(|member| member.name == META_DATA) {
         raw_meta_data = tar.read_all(META_DATA_LIMIT)?;
-        // An empty file is as good as none (spec 1.9).
+        // An empty file is as good as none.
         if !raw_meta_data.is_empty() {
             Object::parse(&tar.place(), &raw_meta_data)?;
         }
@@ -173,7 +173,7 @@ struct HeaderInfo {
 }
 
 impl HeaderInfo {
-    /// Unknown keys are ignored (spec 1.7).
+    /// Unknown keys are ignored.
     fn parse(place: &str, bytes: &[u8]) -> Result<Self, ArtifactError> {
         let mut info = Object::parse(place, bytes)?;
 
@@ -240,7 +240,7 @@ impl TypeInfo {
         let fits = match info.take_nullable(KEY) {
             None => return Err(info.missing(KEY)),
             Some(Value::String(name)) if name == payload_type => true,
-            // Mender's tool wrote an empty type for this one until 4.4.0 (spec 1.8).
+            // Mender's tool wrote an empty type for this one until 4.4.0.
             Some(Value::String(name)) => name.is_empty() && payload_type == "rootfs-image",
             Some(_) => false,
         };

@@ -1,4 +1,4 @@
-//! The member `manifest`: the SHA-256 of every other member (spec 1.4). Not to be confused with an update Manifest.
+//! The member `manifest`: the SHA-256 of every other member. Not to be confused with an update Manifest.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,16 @@ use super::format::{
     parse_sha256, quote,
 };
 
-/// Checksums by name, as the manifest lists them. At least `version` and the header tar are there.
+/// Checksums by name, as the manifest lists them. What was read from an Artifact has at least `version` and the header
+/// tar.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Checksums {
     entries: BTreeMap<String, Sha256>,
 }
 
 impl Checksums {
-    /// Parses the manifest, by the union of all strict rules: lower-case digits, two spaces, no name twice, no name that
-    /// no member can have.
+    /// Parses the manifest, by the union of all strict rules: lower-case digits, two spaces, no name twice, no name
+    /// that no member can have.
     pub(super) fn parse(text: &[u8]) -> Result<Self, ArtifactError> {
         let mut entries = BTreeMap::new();
         let mut header = None;

@@ -1,8 +1,11 @@
 //! The Mender Artifact format, version 3.
 //!
 //! [`open`] reads an Artifact from any [`std::io::Read`] (a file, a download, a byte slice), as a stream and in bounded
-//! memory; all bounds are constants of [`format`]. [`verify`] reads a whole file, [`read_header`] only its beginning.
-//! [`write`] makes one. Everything here blocks: call it from a blocking thread.
+//! memory; all bounds are constants of [`mod@format`]. [`verify()`] reads a whole file, [`read_header`] only its beginning.
+//! [`write()`] makes one. Everything here blocks: call it from a blocking thread.
+//!
+//! The rules are those of Mender's document "artifact-format-v3" and of its readers; where these are silent or disagree,
+//! `docs/protocol-decisions.md` says what holds here.
 
 pub mod compression;
 mod der;

@@ -12,8 +12,8 @@ use ring::digest;
 use super::compression::{Compression, Decoder};
 use super::error::ArtifactError;
 use super::format::{
-    DATA_TAR, FILES_LIMIT, HEADER_LIMIT, HEADER_TAR, MANIFEST, MANIFEST_LIMIT, MANIFEST_SIGNATURE, SIGNATURE_LIMIT,
-    Sha256, VERSION, VERSION_LIMIT, compare, digest_bytes, is_payload_file_name, quote, quote_inside, sha256,
+    DATA_TAR, HEADER_LIMIT, HEADER_TAR, MANIFEST, MANIFEST_LIMIT, MANIFEST_SIGNATURE, SIGNATURE_LIMIT, Sha256, VERSION,
+    VERSION_LIMIT, compare, digest_bytes, is_payload_file_name, quote, quote_inside, sha256,
 };
 use super::header::{self, Header, Outer};
 use super::json::Object;
@@ -26,16 +26,16 @@ const BUFFER: usize = 128 * 1024;
 
 /// Reads up to the end of the header and checks all of it: version, manifest, signature, header checksum, header.
 ///
-/// With keys, an Artifact without a signature of one of them is refused; without keys, a signature is not looked at
-/// (spec 1.5).
+/// With keys, an Artifact without a signature of one of them is refused; without keys, a signature is not looked
+/// at.
 pub fn open<R: Read>(input: R, keys: &VerifyKeys) -> Result<Artifact<R>, ArtifactError> {
     let mut tar = TarReader::new(input, None);
 
-    expect(&mut tar, |name| name == VERSION, "\"version\"")?;
+    expect(&mut tar, VERSION, "\"version\"")?;
     let version = tar.read_all(VERSION_LIMIT)?;
     check_version(&version)?;
 
-    expect(&mut tar, |name| name == MANIFEST, "\"manifest\"")?;
+    expect(&mut tar, MANIFEST, "\"manifest\"")?;
     let manifest = tar.read_all(MANIFEST_LIMIT)?;
 
     let mut member = next_known(&mut tar)?;
@@ -79,16 +79,9 @@ fn next_known<R: Read>(tar: &mut TarReader<R>) -> Result<Option<Member>, Artifac
     }
 }
 
-fn expect<R: Read>(
-    tar: &mut TarReader<R>,
-    fits: impl Fn(&str) -> bool,
-    expected: &'static str,
-) -> Result<Member, ArtifactError> {
+fn expect<R: Read>(tar: &mut TarReader<R>, name: &str, expected: &'static str) -> Result<(), ArtifactError> {
     let member = next_known(tar)?.ok_or_else(|| ArtifactError::Missing { place: expected.to_owned() })?;
-    if !fits(&member.name) {
-        return Err(ArtifactError::Unexpected { place: tar.place(), expected });
-    }
-    Ok(member)
+    if member.name == name { Ok(()) } else { Err(ArtifactError::Unexpected { place: tar.place(), expected }) }
 }
 
 fn check_version(bytes: &[u8]) -> Result<(), ArtifactError> {
@@ -163,8 +156,8 @@ impl<R: Read> Artifact<R> {
         self.data
     }
 
-    /// The next payload file, in their order. The one before, if it was not read to its end, is read and verified first.
-    /// `None` after the last; by then every file of the manifest has been seen.
+    /// The next payload file, in their order. The one before, if it was not read to its end, is read and verified
+    /// first. `None` after the last; by then every file of the manifest has been seen.
     pub fn next_file(&mut self) -> Result<Option<PayloadFile<'_, R>>, ArtifactError> {
         match self.advance() {
             Ok(Some((name, size))) => Ok(Some(PayloadFile { artifact: self, name, size })),
@@ -237,10 +230,7 @@ impl<R: Read> Artifact<R> {
             .checksums
             .file(&member.name)
             .ok_or_else(|| ArtifactError::malformed(place, "is not listed in \"manifest\""))?;
-        if self.seen.len() == FILES_LIMIT {
-            let place = "the payload".to_owned();
-            return Err(ArtifactError::TooMany { place, limit: FILES_LIMIT, things: "files" });
-        }
+        // The manifest bounds their number: each file is listed, and occurs once.
         if !self.seen.insert(member.name) {
             return Err(ArtifactError::malformed(place, "occurs twice"));
         }
@@ -295,8 +285,8 @@ impl<R: Read> Artifact<R> {
 
 /// A payload file, open for reading.
 ///
-/// An error of [`Read`] carries an [`ArtifactError`], see [`ArtifactError::from_io`]. A file whose checksum is wrong never
-/// reaches its end: the read that would have returned its last bytes fails.
+/// An error of [`Read`] carries an [`ArtifactError`], see [`ArtifactError::from_io`]. A file whose checksum is wrong
+/// never reaches its end: the read that would have returned its last bytes fails.
 pub struct PayloadFile<'a, R: Read> {
     artifact: &'a mut Artifact<R>,
     name: String,

@@ -1,4 +1,4 @@
-//! Signatures of the manifest: RSA and ECDSA P-256, both with SHA-256 (spec 1.5).
+//! Signatures of the manifest: RSA and ECDSA P-256, both with SHA-256.
 //!
 //! The key decides which algorithm verifies, never the signature.
 
@@ -61,7 +61,7 @@ impl VerifyKeys {
 
     /// Reads PEM files with public keys (`SubjectPublicKeyInfo`): RSA with 2048 to 8192 bits, or ECDSA on P-256.
     ///
-    /// A file that cannot be used matters only if no other key verifies (spec 1.5); the refusal then says what is wrong
+    /// A file that cannot be used matters only if no other key verifies; the refusal then says what is wrong
     /// with it. If *no* file can be used, no Artifact can ever be accepted, and that is an error at once.
     pub fn load(paths: &[PathBuf]) -> Result<Self, ArtifactError> {
         let keys: Arc<[KeyFile]> =
@@ -165,6 +165,10 @@ fn sections(path: &Path) -> Result<Vec<(SectionKind, Vec<u8>)>, String> {
     if text.len() as u64 > KEY_FILE_LIMIT {
         return Err(format!("it is larger than {KEY_FILE_LIMIT} bytes"));
     }
+    // Both kinds, "BEGIN ENCRYPTED PRIVATE KEY" and "Proc-Type: 4,ENCRYPTED"; the parser knows neither by name.
+    if text.windows(9).any(|part| part == b"ENCRYPTED") {
+        return Err("it is encrypted".to_owned());
+    }
     <(SectionKind, Vec<u8>)>::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
         .map_err(|error| format!("it is not valid PEM: {error:?}"))
@@ -202,7 +206,7 @@ impl SigningKey {
             };
             return Ok(Self { key: key.map_err(refused)?, path: path.to_owned() });
         }
-        Err(refused("it holds no unencrypted private key in PEM".to_owned()))
+        Err(refused("it holds no private key in PEM".to_owned()))
     }
 
     /// Length of [`SigningKey::sign`]'s answer, in bytes.

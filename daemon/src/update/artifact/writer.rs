@@ -4,6 +4,7 @@
 //! filled in at the end. What is written and what is hashed are therefore the same bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -65,7 +66,7 @@ pub struct ArtifactSpec {
     pub modified: u64,
 }
 
-/// The default provides and clears of an Artifact (spec 1.15): `<file system>.<name>.version=<version>`, and
+/// The default provides and clears of an Artifact: `<file system>.<name>.version=<version>`, and
 /// `<file system>.<name>.*` is cleared.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SoftwareVersion {
@@ -135,7 +136,7 @@ impl ArtifactSpec {
         let mut info = Map::new();
         info.insert("type".into(), self.payload_type.as_str().into());
         if !self.depends.is_empty() {
-            // Mender's client takes lists for malformed (spec 1.8), so a single value is written as a string.
+            // Mender's client takes lists for malformed, so a single value is written as a string.
             let value = |values: &Vec<String>| match values.as_slice() {
                 [value] => json!(value),
                 values => json!(values),
@@ -183,16 +184,22 @@ impl ArtifactSpec {
     }
 }
 
-/// The time stamp that `SOURCE_DATE_EPOCH` asks for, 0 without it.
+/// The time stamp that the environment variable `SOURCE_DATE_EPOCH` asks for, 0 without it.
 pub fn source_date_epoch() -> Result<u64, ArtifactError> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    match std::env::var(NAME) {
-        Err(std::env::VarError::NotPresent) => Ok(0),
-        Ok(text) if text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok_and(in_tar_time) => {
-            Ok(text.parse().unwrap_or_default())
-        }
-        _ => Err(ArtifactError::Description(format!("the variable \"{NAME}\" is not a number of seconds since 1970"))),
-    }
+    epoch(std::env::var_os("SOURCE_DATE_EPOCH").as_deref())
+}
+
+pub(super) fn epoch(variable: Option<&OsStr>) -> Result<u64, ArtifactError> {
+    let Some(text) = variable else {
+        return Ok(0);
+    };
+    // A sign would pass the parser.
+    let digits = text.to_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse().ok()).filter(|seconds| in_tar_time(*seconds)).ok_or_else(|| {
+        let rule =
+            format!("\"SOURCE_DATE_EPOCH\" is {}, not a number of seconds since 1970", quote(&text.to_string_lossy()));
+        ArtifactError::Description(rule)
+    })
 }
 
 /// Eleven octal digits, what a tar header holds.
@@ -312,7 +319,10 @@ fn header_tar(spec: &ArtifactSpec) -> Result<Vec<u8>, ArtifactError> {
     }
     add(TYPE_INFO, spec.type_info().to_string().as_bytes(), INFO_LIMIT)?;
     if let Some(meta_data) = spec.meta_data.as_deref().filter(|content| !content.is_empty()) {
-        Object::parse("the meta-data", meta_data).map_err(|error| ArtifactError::Description(error.to_string()))?;
+        Object::parse("the meta-data", meta_data).map_err(|error| match error {
+            ArtifactError::Malformed { place, rule } => ArtifactError::Description(format!("{place} {rule}")),
+            other => other,
+        })?;
         add(META_DATA, meta_data, META_DATA_LIMIT)?;
     }
     tar.extend_from_slice(&END_MARKER);
@@ -385,7 +395,7 @@ fn member(output: &mut impl Write, name: &str, content: &[u8], modified: u64) ->
     pad(output, size)
 }
 
-fn tar_header(name: &str, size: u64, modified: u64) -> io::Result<tar::Header> {
+pub(super) fn tar_header(name: &str, size: u64, modified: u64) -> io::Result<tar::Header> {
     // POSIX has eleven octal digits for the size, GNU has a way round.
     let mut header = if size < 1 << 33 { tar::Header::new_ustar() } else { tar::Header::new_gnu() };
     header.set_path(name)?;

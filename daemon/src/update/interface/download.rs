@@ -89,10 +89,10 @@ impl Interface {
         let unpacked = self.needs_unpacked(&unpacked_tag(tag), cancel).await?;
         let sizes = self.provide_file_sizes(&sizes_tag(tag), cancel).await?;
 
-        tree.open_streams().map_err(|error| failed(error.into()))?;
+        let stream_next = tree.open_streams().map_err(|error| failed(error.into()))?;
         let word = if sizes { DOWNLOAD_WITH_FILE_SIZES } else { State::Download.as_str() };
         let call = self.call(word, tag, Stdout::Log);
-        feed.order(Order::Feed(Delivery { unpacked, sizes }));
+        feed.order(Order::Feed(Delivery { unpacked, sizes }, stream_next));
         let (ended, outcome) = self.run_fed(&call, feed, cancel).await;
         if let Err(error) = tree.close_streams() {
             tracing::warn!(component = %self.label(), "Streams of a download stay behind: {error}");
@@ -176,7 +176,8 @@ impl Interface {
                 Some((stream, _)) => failed(CallError::StoppedReading { program: program(), stream }),
             },
             Fed::Nothing => Ok(Verdict::Store),
-            Fed::Part => failed(CallError::Unfinished { program: program() }),
+            Fed::Part(Some(stream)) => failed(CallError::StoppedReading { program: program(), stream }),
+            Fed::Part(None) => failed(CallError::Unfinished { program: program() }),
         }
     }
 

@@ -33,7 +33,7 @@ pub enum InterfaceError {
         component: String,
         /// Why.
         #[source]
-        cause: CallError,
+        cause: Box<CallError>,
     },
     /// The caller cancelled.
     #[error("{word} of Component \"{component}\" was cancelled.")]
@@ -131,7 +131,7 @@ impl From<InterfaceError> for Error {
         let message = error.to_string();
         let kind = match error {
             InterfaceError::Name(_) | InterfaceError::Unusable { .. } => Kind::InterfaceFailed,
-            InterfaceError::Call { cause, .. } => Self::from(cause).kind,
+            InterfaceError::Call { cause, .. } => Self::from(*cause).kind,
             InterfaceError::Cancelled { .. } => Kind::Cancelled,
         };
         Self::new(kind, message)

@@ -20,6 +20,8 @@ use crate::update::artifact::{self, Artifact, ArtifactError, VerifyKeys};
 
 /// Name of the one stream, or file, of an Artifact that is not taken apart.
 const PACKED_NAME: &str = "artifact.mender";
+/// How many streams may be waiting for a reader in the background; each holds a file descriptor.
+const UNREAD_LIMIT: usize = 64;
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// How the Interface wants the Artifact.
@@ -32,10 +34,10 @@ pub(super) struct Delivery {
 }
 
 /// What the thread is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) enum Order {
-    /// Feed the streams; they have been made.
-    Feed(Delivery),
+    /// Feed the streams, named through this `stream-next`.
+    Feed(Delivery, Fifo),
     /// Store the files.
     Store,
 }
@@ -60,8 +62,8 @@ pub(super) enum Fed {
     Everything(Vec<(String, Unread)>),
     /// The Interface ended without opening `stream-next`.
     Nothing,
-    /// The Interface ended between.
-    Part,
+    /// The Interface ended between: in this stream, or else before the empty entry.
+    Part(Option<String>),
 }
 
 /// Why feeding or storing cannot go on.
@@ -128,7 +130,7 @@ impl Feeder {
         };
         tell(Event::Prepared(tree.clone()));
 
-        let Ok(Order::Feed(delivery)) = orders.recv() else { return };
+        let Ok(Order::Feed(delivery, stream_next)) = orders.recv() else { return };
         let mut handover = Handover {
             tree,
             source,
@@ -137,8 +139,9 @@ impl Feeder {
             artifact: Some(artifact),
             entry: None,
             stream: None,
+            unread: Vec::new(),
         };
-        let fed = match handover.feed() {
+        let fed = match handover.feed(&stream_next) {
             Ok(fed) => fed,
             Err(error) => {
                 tell(Event::Failed(error));
@@ -188,12 +191,14 @@ struct Handover {
     entry: Option<FifoWriter>,
     /// The stream, likewise.
     stream: Option<FifoWriter>,
+    /// Streams that are written completely and perhaps not read completely.
+    unread: Vec<(String, Unread)>,
 }
 
 /// Why writing into a FIFO ended early.
 enum WriteEnd {
-    /// The Interface has ended.
-    Released,
+    /// The Interface has ended before this stream was taken, or before the empty entry.
+    Released(Option<String>),
     Failed(FeedError),
 }
 
@@ -209,107 +214,102 @@ impl From<TreeError> for WriteEnd {
     }
 }
 
-impl From<OpenError> for WriteEnd {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Released => Self::Released,
-            OpenError::Refused(error) => error.into(),
-        }
-    }
-}
-
 impl Handover {
-    fn feed(&mut self) -> Result<Fed, FeedError> {
+    fn feed(&mut self, stream_next: &Fifo) -> Result<Fed, FeedError> {
         // The size of the whole is asked of the source, of a file it stands in the Artifact.
         let size = match (self.delivery.unpacked, self.delivery.sizes) {
             (false, true) => Some(self.source.size().ok_or(FeedError::SizeUnknown)?),
             _ => None,
         };
-        let stream_next = Fifo::existing(&self.tree.stream_next())?;
         match stream_next.open(&self.gate) {
             Ok(entry) => self.entry = Some(entry),
             Err(OpenError::Released) => return Ok(Fed::Nothing),
             Err(OpenError::Refused(error)) => return Err(error.into()),
         }
         let fed =
-            if self.delivery.unpacked { self.feed_files(&stream_next) } else { self.feed_whole(&stream_next, size) };
+            if self.delivery.unpacked { self.feed_files(stream_next) } else { self.feed_whole(stream_next, size) };
         match fed {
-            Ok(unread) => {
+            Ok(()) => {
                 // Only now, when all is verified, does the Interface learn that there is nothing more.
                 self.entry = None;
-                Ok(Fed::Everything(unread))
+                Ok(Fed::Everything(std::mem::take(&mut self.unread)))
             }
-            Err(WriteEnd::Released) => Ok(Fed::Part),
+            Err(WriteEnd::Released(stream)) => {
+                // Nobody reads any more, so what was not read before will not be.
+                let before = self.unread.iter().find(|(_, rest)| rest.anything()).map(|(name, _)| name.clone());
+                Ok(Fed::Part(before.or(stream)))
+            }
             Err(WriteEnd::Failed(error)) => Err(error),
         }
     }
 
-    fn feed_files(&mut self, stream_next: &Fifo) -> Result<Vec<(String, Unread)>, WriteEnd> {
+    fn feed_files(&mut self, stream_next: &Fifo) -> Result<(), WriteEnd> {
         self.source.drop_copy();
-        let mut unread = Vec::new();
         let mut artifact = self.artifact.take().ok_or(ArtifactError::Unusable)?;
         while let Some(mut file) = artifact.next_file()? {
-            let name = file.name().to_owned();
-            let fifo = self.announce(&name, self.delivery.sizes.then(|| file.size()))?;
-            let stream = self.stream.insert(fifo.open(&self.gate)?);
-            match pump(&mut file, stream) {
+            let entry = format!("streams/{}", file.name());
+            let mut stream = self.announce(&entry, self.delivery.sizes.then(|| file.size()))?;
+            let copied = pump(&mut file, &mut stream);
+            self.stream = Some(stream);
+            match copied {
                 Ok(()) => {}
                 Err(Pump::Read(error)) => return Err(ArtifactError::from_io(error).into()),
-                Err(Pump::Write(error)) => return Err(write_end(&format!("streams/{name}"), error)),
+                Err(Pump::Write(error)) => return Err(write_end(&entry, error)),
             }
-            self.close_stream(&name, &mut unread)?;
-            self.next_entry(stream_next, &mut unread)?;
+            self.close_stream(entry)?;
+            self.next_entry(stream_next)?;
         }
         artifact.finish()?;
-        Ok(unread)
+        Ok(())
     }
 
-    fn feed_whole(&mut self, stream_next: &Fifo, size: Option<u64>) -> Result<Vec<(String, Unread)>, WriteEnd> {
-        let mut unread = Vec::new();
-        let fifo = self.announce(PACKED_NAME, size)?;
-        let stream = fifo.open(&self.gate)?;
+    fn feed_whole(&mut self, stream_next: &Fifo, size: Option<u64>) -> Result<(), WriteEnd> {
+        let entry = format!("streams/{PACKED_NAME}");
+        let stream = self.announce(&entry, size)?;
         // The one that is closed at the end is kept here, the other goes with the copy.
-        let copy = stream.try_clone().map_err(|error| refused("open", &self.tree.stream(PACKED_NAME))(error))?;
+        let copy = stream.try_clone().map_err(refused("open", Path::new(&entry)))?;
         self.stream = Some(stream);
         let artifact = self.artifact.take().ok_or(ArtifactError::Unusable)?;
         self.source.forward(copy);
         let passed = artifact.finish();
         if let Some(failure) = self.source.failure() {
-            return Err(write_end(&format!("streams/{PACKED_NAME}"), failure));
+            return Err(write_end(&entry, failure));
         }
         passed?;
         self.source.drop_copy();
-        self.close_stream(PACKED_NAME, &mut unread)?;
-        self.next_entry(stream_next, &mut unread)?;
-        Ok(unread)
+        self.close_stream(entry)?;
+        self.next_entry(stream_next)
     }
 
-    /// Makes the stream, then names it: when the Interface knows the name, the stream is there.
-    fn announce(&mut self, name: &str, size: Option<u64>) -> Result<Fifo, WriteEnd> {
-        let fifo = Fifo::create(&self.tree.stream(name))?;
-        let line = size.map_or_else(|| format!("streams/{name}\n"), |size| format!("streams/{name} {size}\n"));
-        if let Some(entry) = &mut self.entry
-            && let Err(error) = entry.write_all(line.as_bytes())
-        {
-            return Err(write_end("stream-next", error));
+    /// Makes the stream, names it, and waits until it is opened. When the Interface knows the name, the stream is there.
+    fn announce(&mut self, entry: &str, size: Option<u64>) -> Result<FifoWriter, WriteEnd> {
+        let fifo = Fifo::create(&self.tree.root().join(entry))?;
+        let line = size.map_or_else(|| format!("{entry}\n"), |size| format!("{entry} {size}\n"));
+        if let Some(stream_next) = &mut self.entry {
+            stream_next.write_all(line.as_bytes()).map_err(|error| write_end("stream-next", error))?;
         }
         self.entry = None;
-        Ok(fifo)
+        fifo.open(&self.gate).map_err(|error| open_end(Some(entry), error))
     }
 
-    fn close_stream(&mut self, name: &str, unread: &mut Vec<(String, Unread)>) -> Result<(), WriteEnd> {
+    fn close_stream(&mut self, entry: String) -> Result<(), WriteEnd> {
         if let Some(stream) = self.stream.take() {
-            let rest = stream.close().map_err(|error| refused("open", &self.tree.stream(name))(error))?;
-            unread.push((format!("streams/{name}"), rest));
+            let rest = stream.close().map_err(refused("open", Path::new(&entry)))?;
+            self.unread.push((entry, rest));
         }
         Ok(())
     }
 
     /// Waits until the Interface asks for the next name.
-    fn next_entry(&mut self, stream_next: &Fifo, unread: &mut Vec<(String, Unread)>) -> Result<(), WriteEnd> {
-        self.entry = Some(stream_next.open(&self.gate)?);
-        unread.retain(|(_, rest)| rest.anything());
-        Ok(())
+    fn next_entry(&mut self, stream_next: &Fifo) -> Result<(), WriteEnd> {
+        self.entry = Some(stream_next.open(&self.gate).map_err(|error| open_end(None, error))?);
+        self.unread.retain(|(_, rest)| rest.anything());
+        match self.unread.first() {
+            Some((entry, _)) if self.unread.len() > UNREAD_LIMIT => {
+                Err(WriteEnd::Failed(FeedError::StoppedReading(entry.clone())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts everything into `files/`, all of it or nothing.
@@ -344,6 +344,7 @@ impl Handover {
     }
 
     /// A file among the partial ones. If there is no room for it, that shows before the download and not after it.
+    #[allow(clippy::useless_conversion, reason = "the figures of a file system are narrower on 32-bit machines")]
     fn new_file(&self, name: &str, size: Option<u64>) -> Result<File, TreeError> {
         let file = new_file(&self.tree.partial_files().join(name))?;
         let room = fstatvfs(&file).map(|system| {
@@ -360,10 +361,18 @@ impl Handover {
     }
 }
 
+/// What it means that nobody opened a FIFO.
+fn open_end(stream: Option<&str>, error: OpenError) -> WriteEnd {
+    match error {
+        OpenError::Released => WriteEnd::Released(stream.map(str::to_owned)),
+        OpenError::Refused(error) => error.into(),
+    }
+}
+
 /// What a failed write into a FIFO means.
 fn write_end(entry: &str, error: io::Error) -> WriteEnd {
-    if error.get_ref().is_some_and(|inner| inner.is::<Released>()) {
-        WriteEnd::Released
+    if matches!(error.get_ref(), Some(inner) if inner.is::<Released>()) {
+        WriteEnd::Released(Some(entry.to_owned()))
     } else if error.kind() == ErrorKind::BrokenPipe {
         WriteEnd::Failed(FeedError::StoppedReading(entry.to_owned()))
     } else {

@@ -13,8 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
-use super::tree::{TreeError, make_fifo, refused};
+use super::tree::{TreeError, refused};
 
 /// Holds the writing side back until it is released.
 #[derive(Debug)]
@@ -92,14 +94,9 @@ pub(super) struct Fifo {
 }
 
 impl Fifo {
-    /// Makes a FIFO here.
+    /// Makes a FIFO here that only we may use.
     pub(super) fn create(path: &Path) -> Result<Self, TreeError> {
-        make_fifo(path)?;
-        Self::existing(path)
-    }
-
-    /// The FIFO that is here.
-    pub(super) fn existing(path: &Path) -> Result<Self, TreeError> {
+        mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|error| refused("create", path)(error.into()))?;
         let flags = (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits();
         let inode = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(refused("open", path))?;
         Ok(Self { inode: inode.into(), path: path.to_owned() })

@@ -6,6 +6,8 @@
 mod bench;
 mod download;
 mod error;
+#[cfg(test)]
+mod example;
 mod feeder;
 mod fifo;
 mod query;
@@ -184,7 +186,7 @@ impl Interface {
     }
 
     fn failed(&self, word: &str, cause: CallError) -> InterfaceError {
-        InterfaceError::Call { word: word.to_owned(), component: self.label(), cause }
+        InterfaceError::Call { word: word.to_owned(), component: self.label(), cause: Box::new(cause) }
     }
 
     fn cancelled(&self, word: &str) -> InterfaceError {

@@ -8,9 +8,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
-
+use super::fifo::Fifo;
 use crate::core::error::{Error, Kind};
 use crate::core::name::file_escape;
 use crate::update::artifact::Header;
@@ -119,6 +117,11 @@ impl Tree {
         }
     }
 
+    /// The tree at this place, whatever is there.
+    pub fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
     /// A directory for queries outside a deployment: it holds `tmp/` and lasts.
     pub fn queries_only(root: &Path) -> Result<Self, TreeError> {
         let tmp = root.join("tmp");
@@ -145,14 +148,16 @@ impl Tree {
         }
     }
 
-    /// The FIFO that names the streams.
-    pub(super) fn stream_next(&self) -> PathBuf {
-        self.root.join("stream-next")
-    }
-
-    /// One of the streams.
-    pub(super) fn stream(&self, name: &str) -> PathBuf {
-        self.root.join("streams").join(name)
+    /// Removes the tree and the directories of its Component that become empty by that.
+    pub fn clear(&self) -> Result<(), TreeError> {
+        self.remove()?;
+        // Id, type, and all of them; one that is still in use is not empty.
+        for directory in self.root.ancestors().skip(1).take(3) {
+            if std::fs::remove_dir(directory).is_err() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Where files go that the Interface did not take from the streams.
@@ -165,16 +170,16 @@ impl Tree {
         self.root.join("files.partial")
     }
 
-    /// Makes `stream-next` and an empty `streams/`.
-    pub(super) fn open_streams(&self) -> Result<(), TreeError> {
+    /// Makes an empty `streams/` and `stream-next`, which is returned.
+    pub(super) fn open_streams(&self) -> Result<Fifo, TreeError> {
         self.close_streams()?;
         make_directory(&self.root.join("streams"))?;
-        make_fifo(&self.stream_next())
+        Fifo::create(&self.root.join("stream-next"))
     }
 
     /// Removes `stream-next` and `streams/`.
     pub(super) fn close_streams(&self) -> Result<(), TreeError> {
-        remove_all(&self.stream_next())?;
+        remove_all(&self.root.join("stream-next"))?;
         remove_all(&self.root.join("streams"))
     }
 
@@ -200,11 +205,6 @@ impl Tree {
 /// An empty new file that only we may use.
 pub(super) fn new_file(path: &Path) -> Result<File, TreeError> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(refused("create", path))
-}
-
-/// A FIFO that only we may use.
-pub(super) fn make_fifo(path: &Path) -> Result<(), TreeError> {
-    mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|error| refused("create", path)(error.into()))
 }
 
 /// Turns an error of the file system into one that names the path.

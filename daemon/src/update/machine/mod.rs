@@ -4,7 +4,7 @@
 //! round. It knows no process, file or clock, so every failure and crash point can be enumerated in a test. Whoever
 //! drives it puts the new state on disk before carrying out the effects.
 //!
-//! The way there is in [`forward`](self::forward), the way back in [`back`](self::back); the order of calls is that of
+//! The way there is in `forward`, the way back in `back`; the order of calls is that of
 //! Interface protocol v1 (order groups ascend with a barrier after each state, a failure turns round and descends).
 
 mod back;
@@ -381,7 +381,9 @@ impl Deployment {
     pub fn can_cancel(&self) -> bool {
         !self.head.failed
             && match self.head.phase {
-                Phase::Start | Phase::HostReboot(_) | Phase::BeforeCommit => true,
+                Phase::Start | Phase::BeforeCommit => true,
+                // The host goes down, and nobody would remember after it comes back.
+                Phase::HostReboot(_) => false,
                 Phase::Group(activity, _) => activity < Activity::Commit,
                 _ => false,
             }

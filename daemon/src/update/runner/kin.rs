@@ -19,6 +19,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Time after SIGKILL in which a process has to vanish; one that hangs in the kernel does not.
 const VANISH_LIMIT: Duration = Duration::from_secs(10);
 
+/// How often one looks for processes that were forked while the others were being stopped. Stopped ones fork no more, so
+/// few rounds suffice unless there are very many.
+const FREEZE_ROUNDS: usize = 100;
+
 /// The processes of one call.
 #[derive(Debug, Clone)]
 pub(super) struct Kin {
@@ -48,32 +52,25 @@ impl Kin {
     /// Sends a signal to all processes there are now; returns how many.
     pub(super) fn signal(&self, signal: Signal) -> usize {
         let found = self.find();
-        for &process in &found {
-            // It may have ended meanwhile.
-            let _ = kill(process, signal);
-            if signal == Signal::SIGTERM {
-                // A stopped process sees SIGTERM only when it goes on.
-                let _ = kill(process, Signal::SIGCONT);
-            }
-        }
+        send(&found, signal);
         found.len()
     }
 
     /// Ends all processes: SIGTERM, `grace`, SIGKILL, until none is left. `Err` tells how many could not be ended.
     pub(super) async fn end(&self, grace: Duration) -> Result<(), usize> {
-        if self.signal_blocking(Signal::SIGTERM).await == 0 {
+        if self.aside(Self::terminate).await == 0 {
             return Ok(());
         }
         let patience = Instant::now() + grace;
         while Instant::now() < patience {
             sleep(LOOK_AGAIN.min(grace)).await;
-            if self.count_blocking().await == 0 {
+            if self.aside(|kin| kin.find().len()).await == 0 {
                 return Ok(());
             }
         }
         let patience = Instant::now() + VANISH_LIMIT;
         loop {
-            let left = self.signal_blocking(Signal::SIGKILL).await;
+            let left = self.aside(|kin| kin.signal(Signal::SIGKILL)).await;
             if left == 0 {
                 return Ok(());
             }
@@ -82,6 +79,26 @@ impl Kin {
             }
             sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Sends SIGTERM to every process there is at one moment; returns how many.
+    ///
+    /// A child that is forked between the look and the signal would get none, and would be waited for in vain. So all
+    /// are stopped first, until no new one shows up. What a script starts when it handles SIGTERM, to tidy up, is left
+    /// to do so.
+    fn terminate(&self) -> usize {
+        let mut stopped: Vec<Pid> = Vec::new();
+        for _ in 0..FREEZE_ROUNDS {
+            let fresh: Vec<Pid> = self.find().into_iter().filter(|process| !stopped.contains(process)).collect();
+            if fresh.is_empty() {
+                break;
+            }
+            send(&fresh, Signal::SIGSTOP);
+            stopped.extend(fresh);
+        }
+        send(&stopped, Signal::SIGTERM);
+        send(&stopped, Signal::SIGCONT);
+        stopped.len()
     }
 
     /// All living processes of the call.
@@ -117,15 +134,17 @@ impl Kin {
             .collect()
     }
 
-    async fn signal_blocking(&self, signal: Signal) -> usize {
+    /// Does this in a thread of its own: reading all of /proc takes milliseconds, in which other calls want to be served.
+    async fn aside(&self, look: impl FnOnce(&Self) -> usize + Send + 'static) -> usize {
         let kin = self.clone();
-        // Reading all of /proc takes milliseconds, in which the other calls want to be served.
-        tokio::task::spawn_blocking(move || kin.signal(signal)).await.unwrap_or(0)
+        tokio::task::spawn_blocking(move || look(&kin)).await.unwrap_or(0)
     }
+}
 
-    async fn count_blocking(&self) -> usize {
-        let kin = self.clone();
-        tokio::task::spawn_blocking(move || kin.find().len()).await.unwrap_or(0)
+fn send(processes: &[Pid], signal: Signal) {
+    for &process in processes {
+        // It may have ended meanwhile.
+        let _ = kill(process, signal);
     }
 }
 

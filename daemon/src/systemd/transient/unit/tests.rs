@@ -62,7 +62,7 @@ fn a_program_that_never_ran_is_no_exit_status() {
     assert!(outcome("exit-code", 1, 203, false).exit().unwrap_err().contains("203/EXEC"));
     assert!(outcome("exit-code", 1, 200, false).exit().unwrap_err().contains("200/CHDIR"));
     assert!(outcome("resources", 0, 0, false).exit().unwrap_err().contains("\"resources\""));
-    // systemd may not have seen it run, but these statuses can only be its own.
+    // A brief program may end before systemd has seen it run; this status is none of systemd's.
     assert_eq!(outcome("success", 1, 3, false).exit(), Ok(Exit::Code(3)));
 }
 

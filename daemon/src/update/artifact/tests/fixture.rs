@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 
 use ring::digest;
 
+use crate::update::artifact::format::hex;
 use crate::update::artifact::{ArtifactError, Compression, Header, VerifyKeys, open};
 
 pub const HEADER_INFO: &str = r#"{"payloads":[{"type":"rtos-interface"}],"artifact_provides":{"artifact_name":"rtos-v1"},"artifact_depends":{"device_type":["rtos"]}}"#;
@@ -68,7 +69,7 @@ pub fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
     match compression {
         Compression::None => bytes.to_vec(),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         }
@@ -78,7 +79,7 @@ pub fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    digest::digest(&digest::SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 pub fn line(name: &str, content: &[u8]) -> String {

@@ -122,6 +122,10 @@ proptest! {
             prop_assert_eq!(&found, content);
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_header_tar(bytes in prop::collection::vec(any::<u8>(), 0..2000), compression in 0..4_usize) {
@@ -134,7 +138,7 @@ proptest! {
 
     #[test]
     fn any_json(json in "[\\[\\]{}:,\"a-z0-9 .]{0,60}", position in 0..2_usize) {
-        let mut fixture = Fixture::default();
+        let mut fixture = Fixture { header_compression: Compression::None, ..Fixture::default() };
         fixture.header[position].content = json.into();
         prop_assert!(read(&fixture.bytes()).is_err());
     }

@@ -1,4 +1,4 @@
-//! Everything in the payload that has to be refused (spec 1.10, 1.17), each with its message.
+//! Everything in the payload that has to be refused, each with its message.
 
 use super::fixture::*;
 use crate::update::artifact::Compression;
@@ -138,7 +138,7 @@ fn content() {
         (
             "bytes after xz",
             with(Compression::Xz, [xz.as_slice(), b"garbage of a block or so"].concat()),
-            "The Artifact is damaged: \"data/0000.tar.xz\" cannot be decompressed: the input was not of a recognized format.",
+            "The Artifact is damaged: \"data/0000.tar.xz\" cannot be decompressed: lzma data error.",
         ),
         (
             "truncated zstd",

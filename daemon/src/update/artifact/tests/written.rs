@@ -10,6 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 
+use super::super::tarball::{Member, TarReader};
+use super::super::writer::{epoch, tar_header};
 use crate::core::error::{Error, Kind};
 use crate::update::artifact::{ArtifactSpec, Compression, SigningKey, VerifyKeys, verify, write};
 
@@ -190,12 +192,12 @@ fn refused(spec: &ArtifactSpec, out: &Path) -> String {
 
 #[test]
 fn descriptions_that_break_a_rule() {
+    type Change<'a> = Box<dyn Fn(&mut ArtifactSpec) + 'a>;
     let bench = Bench::new();
     let out = bench.path("out.mender");
     let long = "a".repeat(91);
     fs::create_dir(bench.path("directory")).unwrap();
     fs::create_dir(bench.path("more")).unwrap();
-    type Change<'a> = Box<dyn Fn(&mut ArtifactSpec) + 'a>;
     let table: [(Change, &str); 17] = [
         (Box::new(|spec| spec.name.clear()), "it has no name"),
         (Box::new(|spec| spec.device_types.clear()), "\"rtos-v2\" names no device type"),
@@ -289,4 +291,45 @@ fn an_unwritable_place() {
     );
     assert_eq!(error.to_string(), expected);
     assert_eq!(Error::from(error).kind, Kind::Failed);
+}
+
+#[test]
+fn a_file_whose_size_is_not_what_it_claims() {
+    let bench = Bench::new();
+    // Claims 0 bytes and has some.
+    let spec = ArtifactSpec { files: vec!["/proc/version".into()], ..bench.spec() };
+    let message = refused(&spec, &bench.path("out.mender"));
+    assert_eq!(message, "Cannot write the Artifact: the payload file \"version\" changed while it was read.");
+}
+
+#[test]
+fn sizes_that_posix_tar_cannot_hold() {
+    for size in [(1 << 33) - 1, 1 << 33, 1 << 40] {
+        let header = tar_header("large", size, 0).unwrap();
+        let member = TarReader::new(header.as_bytes().as_slice(), None).next_member().unwrap();
+        assert_eq!(member, Some(Member { name: "large".into(), size }));
+    }
+}
+
+#[test]
+fn the_time_stamp_of_reproducible_builds() {
+    assert_eq!(epoch(None).unwrap(), 0);
+    assert_eq!(epoch(Some("1700000000".as_ref())).unwrap(), 1_700_000_000);
+    for wrong in ["", "+1", "-1", "now", "8589934592", "99999999999999999999"] {
+        let message = format!(
+            "Cannot write the Artifact: \"SOURCE_DATE_EPOCH\" is \"{wrong}\", not a number of seconds since 1970."
+        );
+        assert_eq!(epoch(Some(wrong.as_ref())).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn names_of_compressions() {
+    for compression in Compression::ALL {
+        assert_eq!(compression.to_string().parse::<Compression>().unwrap(), compression);
+    }
+    assert_eq!("lzma".parse::<Compression>().unwrap(), Compression::Xz);
+    let message =
+        "Cannot write the Artifact: the compression \"brotli\" is not one of none, gzip, xz (or lzma) and zstd.";
+    assert_eq!("brotli".parse::<Compression>().unwrap_err().to_string(), message);
 }

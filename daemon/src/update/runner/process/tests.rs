@@ -83,6 +83,18 @@ impl Bench {
         self.run(body).await.unwrap().exit
     }
 
+    /// Runs a script that has time until shortly after it has said that it is ready.
+    async fn time_out(&mut self, body: &str) -> Exit {
+        for seconds in [1, 5, 25] {
+            self.timeout = Duration::from_secs(seconds);
+            let exit = self.exit(body).await;
+            if self.path("ready").exists() {
+                return exit;
+            }
+        }
+        panic!("the script does not get ready");
+    }
+
     /// Waits until the script has said that it is ready.
     async fn ready(&self) {
         while !self.path("ready").exists() {
@@ -187,18 +199,23 @@ async fn a_flood_of_output_is_bounded() {
 #[tokio::test]
 async fn a_timeout_ends_the_whole_family() {
     let mut bench = Bench::new("timeout");
-    bench.timeout = Duration::from_secs(2);
-    assert_eq!(bench.exit(&format!("{FAMILY}; wait")).await, Exit::TimedOut);
+    assert_eq!(bench.time_out(&format!("{FAMILY}; wait")).await, Exit::TimedOut);
     bench.assert_gone(&FAMILY_NAMES);
+}
+
+#[tokio::test]
+async fn a_child_without_tag_and_group_is_found_by_descent() {
+    let mut bench = Bench::new("descent");
+    let body = "env -i setsid /bin/sh -c 'echo $$ > stripped; : > ready; /bin/sleep 1000; :' & wait";
+    assert_eq!(bench.time_out(body).await, Exit::TimedOut);
+    bench.assert_gone(&["stripped"]);
 }
 
 #[tokio::test]
 async fn a_script_may_tidy_up_and_speak_when_its_time_is_over() {
     let mut bench = Bench::new("trap");
-    bench.timeout = Duration::from_secs(1);
     let body = "trap 'echo tidying; sleep 0.1; : > tidied; exit 3' TERM; : > ready; while :; do sleep 0.05; done";
-    assert_eq!(bench.exit(body).await, Exit::TimedOut);
-    assert!(bench.path("ready").exists(), "the script was not even started in time");
+    assert_eq!(bench.time_out(body).await, Exit::TimedOut);
     assert!(bench.path("tidied").exists());
     assert_eq!(bench.seen.of(Stream::Stdout), ["tidying"]);
 }
@@ -206,10 +223,10 @@ async fn a_script_may_tidy_up_and_speak_when_its_time_is_over() {
 #[tokio::test]
 async fn who_ignores_sigterm_gets_sigkill() {
     let mut bench = Bench::new("stubborn");
-    bench.timeout = Duration::from_secs(1);
     bench.grace = Duration::from_millis(100);
-    let body = "trap '' TERM; echo $$ > leader; setsid sh -c 'echo $$ > outsider; while :; do sleep 1; done' & while :; do sleep 1; done";
-    assert_eq!(bench.exit(body).await, Exit::TimedOut);
+    let body = "trap '' TERM; echo $$ > leader; setsid sh -c 'echo $$ > outsider; while :; do sleep 1; done' &
+while ! [ -s outsider ]; do sleep 0.01; done; : > ready; while :; do sleep 1; done";
+    assert_eq!(bench.time_out(body).await, Exit::TimedOut);
     bench.assert_gone(&["leader", "outsider"]);
 }
 

@@ -1,0 +1,14 @@
+//! Deployments from end to end: the real daemon, Interface programs and Artifacts.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod answers;
+mod failures;
+mod lifecycle;
+mod limits;
+mod mender;
+mod order;
+mod reboots;
+mod rollback;
+mod show;
+mod streams;
+mod tree;
