@@ -26,6 +26,8 @@ fn parse(log: &[Logged]) -> Result<Vec<Line<'_>>> {
         let words: Vec<&str> = line.split(' ').collect();
         Ok(match words.as_slice() {
             ["begin", who, word, ..] => Line::Begin(who, state(word)),
+            // Killed by a daemon, or with the machine.
+            ["died", who, word] => Line::End(who, state(word), -1),
             ["end", who, word, status] => Line::End(who, state(word), status.parse()?),
             ["daemon" | "boot" | "mended"] => Line::Up,
             ["reboot"] => Line::Reboot,
@@ -323,7 +325,7 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
             let last = lines
                 .iter()
                 .rfind(|line| matches!(line, Line::End(who, ..) | Line::Begin(who, _) if *who == part.name));
-            let cleaned = lines.iter().any(|line| matches!(line, Line::End(who, "Cleanup", _) if *who == part.name));
+            let cleaned = lines.iter().any(|line| matches!(line, Line::End(who, "Cleanup", 0..) if *who == part.name));
             ensure!(cleaned, "{} got no Cleanup: its last call is {last:?}", part.name);
         }
     }

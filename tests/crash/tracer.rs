@@ -155,6 +155,7 @@ impl Traced {
             log: log.0,
             generation: log.1,
             groups: HashMap::new(),
+            running: HashMap::new(),
             held: Vec::new(),
             daemon: Pid::from_raw(0),
         };
@@ -275,8 +276,10 @@ struct Tracer {
     generation: u32,
     /// Thread group of every task.
     groups: HashMap<Pid, Pid>,
+    /// The calls that run, by process: Component and state.
+    running: HashMap<Pid, String>,
     /// Tasks that stand still, and what they are about to log.
-    held: Vec<(Pid, Option<String>)>,
+    held: Vec<(Pid, Option<Said>)>,
     daemon: Pid,
 }
 
@@ -327,6 +330,10 @@ impl Tracer {
         match status {
             WaitStatus::Exited(task, _) | WaitStatus::Signaled(task, ..) => {
                 self.groups.remove(&task);
+                // Killed, or it would have said that it ends.
+                if let Some(call) = self.running.remove(&task) {
+                    self.log.lock().unwrap().push(Logged { generation: self.generation, text: format!("died {call}") });
+                }
                 self.shared.tasks.lock().unwrap().remove(&task);
                 if task == self.daemon {
                     self.gone();
@@ -393,6 +400,7 @@ impl Tracer {
             return go_on(task, None);
         }
         let text = if path == Path::new("calls.log") { call.text.clone() } else { None };
+        let text = text.map(|text| Said { process: self.group(task), text });
         let point = Point { by_daemon, call: call.name, path: path.display().to_string() };
         if self.shared.armed.load(Ordering::SeqCst) && (by_daemon || !self.disturbance.is_fault()) {
             let number = self.shared.count.fetch_add(1, Ordering::SeqCst) + 1;
@@ -454,8 +462,15 @@ impl Tracer {
         go_on(task, None);
     }
 
-    fn logged(&self, text: Option<String>) {
-        for line in text.iter().flat_map(|text| text.lines()) {
+    fn logged(&mut self, said: Option<Said>) {
+        let Some(Said { process, text }) = said else { return };
+        for line in text.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["begin", who, word, ..] => drop(self.running.insert(process, format!("{who} {word}"))),
+                ["end", ..] => drop(self.running.remove(&process)),
+                _ => {}
+            }
             self.log.lock().unwrap().push(Logged { generation: self.generation, text: line.to_owned() });
         }
     }
@@ -490,6 +505,12 @@ impl Tracer {
 fn go_on(task: Pid, signal: Option<Signal>) {
     // It may have been killed meanwhile; its end is reported then.
     let _ = ptrace::cont(task, signal);
+}
+
+/// What a process is about to write to the log of calls.
+struct Said {
+    process: Pid,
+    text: String,
 }
 
 /// A call with the file it changes.

@@ -20,16 +20,18 @@ use super::environment::{Environment, unique_tag};
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
 };
+use super::interface::Tree;
 use super::machine::{Deployment, Event};
 use super::manifest::Manifest;
 use super::manifests::ManifestStore;
 use super::plan::Plan;
 use super::prepare::prepare;
-use super::record::{Found, Last, Record};
+use super::record::{Found, Last, Record, RecordError};
 use super::survey::{inventory, survey};
 use super::view::View;
 use crate::core::error::{Error, Kind};
 use crate::core::job::{JobReporter, JobResult, Jobs, LogLine, Severity};
+use crate::core::store;
 
 /// Requests that may wait to be looked at.
 const MAILBOX: usize = 32;
@@ -62,6 +64,22 @@ enum Working {
     Daemon,
 }
 
+/// What a caller wants of an open deployment.
+enum Wish {
+    Resume(RunOptions),
+    /// With true, although a Component cannot go back.
+    Rollback(RunOptions, bool),
+}
+
+impl Wish {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Resume(_) => "resume",
+            Self::Rollback(..) => "rollback",
+        }
+    }
+}
+
 /// The actor of the update domain.
 pub struct Actor {
     environment: Environment,
@@ -72,6 +90,8 @@ pub struct Actor {
     requests: mpsc::Receiver<Request>,
     waiting: VecDeque<Request>,
     open: Option<Box<OpenDeployment>>,
+    /// Why nobody knows whether a deployment is open: the medium does not let its record be read.
+    unreadable: Option<Error>,
     working: Working,
     queries: usize,
     tasks: JoinSet<Worked>,
@@ -91,6 +111,7 @@ impl Actor {
             requests,
             waiting: VecDeque::new(),
             open: None,
+            unreadable: None,
             working: Working::Nobody,
             queries: 0,
             tasks: JoinSet::new(),
@@ -131,12 +152,38 @@ impl Actor {
                 self.view.error(last.error);
             }
             Ok(None) => {}
-            Err(error) => self.alarm(error.into()),
+            Err(error) => {
+                // It may have said so, and forgetting that would be silent.
+                self.view.inconsistent(true);
+                self.alarm(error.into());
+            }
         }
         match Record::open(&settings.datastore_dir) {
             Ok(Some(found)) => self.found(found),
-            Ok(None) => self.look_around(),
-            Err(error) => self.damaged(&error.into()),
+            Ok(None) => {
+                self.sweep();
+                self.look_around();
+            }
+            Err(error @ RecordError::Damaged { .. }) => self.damaged(&error.into()),
+            // The record may be sound; whoever calls next has it read again.
+            Err(error @ RecordError::Store(_)) => {
+                let error = Error::from(error);
+                self.alarm(error.clone());
+                self.view.at_rest(UpdateState::Waiting, None);
+                self.unreadable = Some(error);
+            }
+        }
+    }
+
+    /// No deployment is open, so nothing of one is needed any more. What cannot be removed now can be at the next start.
+    fn sweep(&self) {
+        let settings = &self.environment.settings;
+        let swept = [
+            store::remove_directory(&Tree::all(&settings.datastore_dir)),
+            ManifestStore::new(&settings.manifest_store).end(),
+        ];
+        for error in swept.into_iter().filter_map(Result::err) {
+            tracing::warn!("{error}");
         }
     }
 
@@ -226,7 +273,21 @@ impl Actor {
     }
 
     fn take(&mut self, request: Request) {
+        let needs_record = matches!(request, Request::Install(..) | Request::Resume(..) | Request::Rollback(..));
+        if needs_record && self.unreadable.take().is_some() {
+            self.take_up();
+        }
         let busy = !matches!(self.working, Working::Nobody);
+        match (request, self.unreadable.clone()) {
+            (
+                Request::Install(_, _, _, reply) | Request::Resume(_, _, reply) | Request::Rollback(_, _, _, reply),
+                Some(error),
+            ) => drop(reply.send(Err(error))),
+            (request, _) => self.take_readable(request, busy),
+        }
+    }
+
+    fn take_readable(&mut self, request: Request, busy: bool) {
         match request {
             // An error in answering means that the caller has gone; that is no concern of ours.
             Request::Ping(reply) => drop(reply.send(())),
@@ -256,10 +317,10 @@ impl Actor {
             }
             request @ (Request::Resume(..) | Request::Rollback(..)) if self.queries > 0 => self.wait(request),
             Request::Resume(options, caller, reply) => {
-                self.go_on("resume", caller, reply, |boot_id| Event::Resume(options, boot_id));
+                self.go_on(Wish::Resume(options), caller, reply);
             }
             Request::Rollback(options, force, caller, reply) => {
-                self.go_on("rollback", caller, reply, |boot_id| Event::Rollback(options, force, boot_id));
+                self.go_on(Wish::Rollback(options, force), caller, reply);
             }
         }
     }
@@ -393,27 +454,30 @@ impl Actor {
         });
     }
 
-    fn go_on(
-        &mut self,
-        kind: &'static str,
-        caller: u32,
-        reply: oneshot::Sender<Result<u32, Error>>,
-        event: impl FnOnce(String) -> Event,
-    ) {
-        let Some(open) = self.open.take() else {
+    fn go_on(&mut self, wish: Wish, caller: u32, reply: oneshot::Sender<Result<u32, Error>>) {
+        let kind = wish.kind();
+        let Some(mut open) = self.open.take() else {
             return drop(reply.send(self.tell_last(kind, caller)));
         };
-        match self.environment.host.boot_id() {
-            Ok(boot_id) => {
-                self.working = Working::Caller;
-                let id = self.drive(open, kind, caller, event(boot_id), false);
-                drop(reply.send(Ok(id)));
-            }
+        let boot_id = match self.environment.host.boot_id() {
+            Ok(boot_id) => boot_id,
             Err(error) => {
                 self.open = Some(open);
-                drop(reply.send(Err(error.into())));
+                return drop(reply.send(Err(error.into())));
             }
-        }
+        };
+        self.working = Working::Caller;
+        let stalled = open.state.head.rest.is_none();
+        let event = match wish {
+            Wish::Resume(options) | Wish::Rollback(options, _) if stalled => {
+                open.state.take_up(options, kind == "rollback");
+                Event::Recover(boot_id)
+            }
+            Wish::Resume(options) => Event::Resume(options, boot_id),
+            Wish::Rollback(options, force) => Event::Rollback(options, force, boot_id),
+        };
+        let id = self.drive(open, kind, caller, event, stalled);
+        drop(reply.send(Ok(id)));
     }
 
     /// After the daemon ended a deployment by itself, the first who asks gets to know how.
@@ -578,10 +642,11 @@ async fn begin(
         let prepared = prepare(manifest, environment).await?;
         view.surveyed(&prepared.surveyed, true);
         let state = Deployment::new(orders(&prepared.plan), options.clone());
-        let open = record(environment, &manifest.text, prepared.plan, state)?;
+        // The record comes last: once it stands, there is a deployment.
         ManifestStore::new(&environment.settings.manifest_store)
-            .begin(&open.plan.manifest_digest, &manifest.text)
+            .begin(&prepared.plan.manifest_digest, &manifest.text)
             .map_err(Error::from)?;
+        let open = record(environment, &manifest.text, prepared.plan, state)?;
         Ok((open, boot_id))
     };
     let error = match prepared.await {

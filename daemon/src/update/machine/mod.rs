@@ -267,7 +267,8 @@ pub enum Event {
     /// A caller wants the old state back (`force`: although a Component cannot be rolled back); the host has this boot
     /// id.
     Rollback(RunOptions, bool, String),
-    /// The daemon found the deployment unattended after a start; the host has this boot id.
+    /// The daemon found the deployment unattended, after a start or because its record could not be written; the host
+    /// has this boot id.
     Recover(String),
     /// A caller cancelled the Job.
     Cancel,
@@ -359,6 +360,21 @@ impl Deployment {
     /// All Components are committed, and nothing went wrong since.
     pub fn is_committed(&self) -> bool {
         !self.head.failed && matches!(self.head.phase, Phase::BeforeCleanup | Phase::Group(Activity::Cleanup, _))
+    }
+
+    /// `Cleanup` has begun; the deployment will end as it stands now.
+    pub fn is_cleaning_up(&self) -> bool {
+        matches!(self.head.phase, Phase::Group(Activity::Cleanup, _) | Phase::Done)
+    }
+
+    /// A daemon that finds this state after a crash rolls back.
+    pub fn leads_back(&self) -> bool {
+        let fails_when_cut_short = |activity| {
+            matches!(activity, Activity::Download | Activity::Install | Activity::VerifyReboot | Activity::Commit)
+        };
+        self.head.failed
+            || self.head.phase == Phase::Start
+            || self.running().iter().any(|(_, activity)| fails_when_cut_short(*activity))
     }
 
     /// Whether cancelling can still change the course: before the commit begins and before it turned round.
