@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod busctl;
 mod failures;
+mod input;
 mod lifecycle;
 mod limits;
 mod mender;
