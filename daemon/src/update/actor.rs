@@ -584,10 +584,11 @@ impl Actor {
             "" => format!("The deployment that was refused is over: {}.", last.result.as_str()),
             name => format!("The deployment of \"{name}\" is over: {}.", last.result.as_str()),
         };
-        match &last.error {
-            // The Job says itself what went wrong; whoever reads the daemon's log may not know of the Job.
-            Some(error) => tracing::error!(job = job.job().id, "{text} {}", error.message),
-            None => tracing::info!(job = job.job().id, "{text}"),
+        // The Job says itself what went wrong; whoever reads the daemon's log may not know of the Job.
+        if let Some(error) = &last.error {
+            tracing::error!(job = job.job().id, "{text} {}", error.message);
+        } else {
+            tracing::info!(job = job.job().id, "{text}");
         }
         job.log(LogLine { severity: Severity::Info, component: String::new(), message: text });
         self.view.inconsistent(last.inconsistent);

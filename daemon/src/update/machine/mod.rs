@@ -382,9 +382,8 @@ impl Deployment {
         !self.head.failed
             && match self.head.phase {
                 Phase::Start | Phase::BeforeCommit => true,
-                // The host goes down, and nobody would remember after it comes back.
-                Phase::HostReboot(_) => false,
                 Phase::Group(activity, _) => activity < Activity::Commit,
+                // Not while the host goes down either: nobody would remember after it comes back.
                 _ => false,
             }
     }
