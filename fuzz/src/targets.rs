@@ -1,6 +1,6 @@
 //! What is fuzzed: one function per kind of input. Each takes any bytes, and fails by panicking.
 //!
-//! The crate `fuzz/` drives them with coverage, `tests/fuzz_replay.rs` replays the corpora and some mutations of them.
+//! The crate `fuzz/` drives them with coverage, `tests/fuzz/` replays the corpora and some mutations of them.
 
 use std::fs;
 use std::io::Read;

@@ -1,5 +1,6 @@
 //! A machine in a directory: a bus, a System of Components, a daemon that is traced, and a power switch.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +39,7 @@ pub struct Bed {
     boots: u32,
     log: Log,
     generation: u32,
-    _bus: Bus,
+    bus: Bus,
 }
 
 impl Bed {
@@ -57,7 +58,7 @@ impl Bed {
             for release in 1..=3_u8 {
                 let payload = root.join(format!("payload/{kind}-{release}.img"));
                 let bytes: Vec<u8> =
-                    (0..20_000_u32).map(|at| (at.wrapping_mul(u32::from(release) + 7) >> 3) as u8).collect();
+                    (0..20_000_u32).map(|at| (at.wrapping_mul(u32::from(release) + 7) >> 3).to_le_bytes()[0]).collect();
                 fs::write(&payload, bytes)?;
                 let name = format!("{kind}-{release}");
                 let spec = ArtifactSpec::module_image(&name, vec![kind.to_owned()], &interface(kind), vec![payload]);
@@ -83,7 +84,7 @@ impl Bed {
             boots: 0,
             log: Log::default(),
             generation: 0,
-            _bus: bus,
+            bus,
         };
         Ok(bed)
     }
@@ -118,12 +119,8 @@ impl Bed {
             for (name, content) in part.switches {
                 fs::write(home.join(name), format!("{content}\n"))?;
             }
-            topology += &format!(
-                "  - component_type: {}\n    interface: {}\n    interface_args: [{}]\n",
-                part.kind,
-                interface(part.kind),
-                part.name
-            );
+            let (kind, interface, name) = (part.kind, interface(part.kind), part.name);
+            write!(topology, "  - component_type: {kind}\n    interface: {interface}\n    interface_args: [{name}]\n")?;
         }
         fs::write(self.path("etc/topology.yaml"), topology)?;
         fs::write(self.path("system/calls.log"), "")?;
@@ -138,10 +135,10 @@ impl Bed {
             "api_version: mender/v1\nkind: manifest\nname: bench-{release}\nsystem_types_compatible: [bench]\ncomponent_types:\n"
         );
         for (kind, order) in [("alpha", scenario.orders.0), ("beta", scenario.orders.1)] {
-            text += &format!(
-                "  {kind}:\n    artifact_path: {}\n    update_strategy: {{order: {order}}}\n",
-                self.path(&format!("release/{kind}-{release}.mender")).display()
-            );
+            let artifact = self.path(&format!("release/{kind}-{release}.mender"));
+            let artifact = artifact.display();
+            write!(text, "  {kind}:\n    artifact_path: {artifact}\n    update_strategy: {{order: {order}}}\n")
+                .expect("a text can be written to");
         }
         text
     }
@@ -171,7 +168,7 @@ impl Bed {
             .env("MENDER_ORCHESTRATOR_DATASTORE_DIR", self.path("state"))
             .env("ORCHESTRATOR_DEMO_DIR", self.path("system"))
             .env("ORCHESTRATORD_BOOT_ID_FILE", self.path("boot-id"))
-            .env("DBUS_SYSTEM_BUS_ADDRESS", self._bus.address())
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.address())
             .current_dir("/")
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())

@@ -46,8 +46,12 @@ impl Disturbance {
     fn at(self) -> usize {
         match self {
             Self::None => usize::MAX,
-            Self::Kill(at) | Self::KillHolding(at) | Self::KillAfter(at) | Self::PowerCut(at) => at,
-            Self::FailOnce(at, _) | Self::FailFrom(at, _) => at,
+            Self::Kill(at)
+            | Self::KillHolding(at)
+            | Self::KillAfter(at)
+            | Self::PowerCut(at)
+            | Self::FailOnce(at, _)
+            | Self::FailFrom(at, _) => at,
         }
     }
 
@@ -549,8 +553,7 @@ impl Call {
             libc::SYS_ftruncate | libc::SYS_fallocate => by_descriptor("truncate"),
             libc::SYS_fsync => by_descriptor("fsync"),
             libc::SYS_fdatasync => by_descriptor("fdatasync"),
-            libc::SYS_unlink => by_path("unlink", None, 0),
-            libc::SYS_rmdir => by_path("unlink", None, 0),
+            libc::SYS_unlink | libc::SYS_rmdir => by_path("unlink", None, 0),
             libc::SYS_unlinkat => by_path("unlink", Some(0), 1),
             libc::SYS_mkdir => by_path("mkdir", None, 0),
             libc::SYS_mkdirat => by_path("mkdir", Some(0), 1),
@@ -616,7 +619,8 @@ fn resolve(task: Pid, directory: Option<u64>, address: u64) -> Option<PathBuf> {
         return Some(path);
     }
     let base = match directory {
-        Some(descriptor) if descriptor.cast_signed() as i32 != libc::AT_FDCWD => {
+        // An int in a register: its upper half means nothing.
+        Some(descriptor) if descriptor & 0xffff_ffff != u64::from(libc::AT_FDCWD.cast_unsigned()) => {
             format!("/proc/{task}/fd/{descriptor}")
         }
         _ => format!("/proc/{task}/cwd"),
