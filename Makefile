@@ -45,6 +45,8 @@ check: ## Everything a change has to pass, except packaging.
 	$(CARGO) build --workspace --locked
 	$(CARGO) test --workspace --locked
 	tests/interfaces/demo-component.sh
+	tests/interfaces/rootfs-image.sh
+	tests/interfaces/single-file.sh
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
@@ -76,13 +78,21 @@ fuzz: ## Search for inputs that do harm; FUZZ_TIME seconds for each of FUZZ_TARG
 
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
-	@echo "check-packages: there is no debian/ in the tree yet"
+	tests/install-packages build packages
+	tests/packaging/check
 
 check-packages: check-yocto
 
 .PHONY: check-yocto
 check-yocto: ## The checks of the Yocto layer.
 	tests/yocto/check
+
+.PHONY: deb
+deb: ## Build the Debian packages into dist/.
+	tests/install-packages build packages
+	tests/packaging/build target/packages/first
+	mkdir -p dist
+	cp target/packages/first/*.deb dist/
 
 # $(call put,mode,file,directory)
 put = $(INSTALL) -D -m $(1) -t $(DESTDIR)$(3) $(2)
