@@ -51,10 +51,42 @@ check: ## Everything a change has to pass, except packaging.
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
+.PHONY: crash-matrix
+crash-matrix: ## Let the daemon and the machine die at every single point; takes about an hour.
+	tests/install-packages build demo check
+	$(CARGO) build --workspace --locked
+	CRASH_MATRIX=whole $(CARGO) test -p orchestrator-tests --locked --test crash_matrix
+
+# The flags that a coverage-guided fuzzer needs; all of them are stable.
+FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 --cfg fuzzing
+FUZZ_HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+FUZZ_TARGETS ?= artifact sealed-artifact manifest topology configuration answers record
+# Seconds for each target.
+FUZZ_TIME ?= 300
+
+.PHONY: fuzz
+fuzz: ## Search for inputs that do harm; FUZZ_TIME seconds for each of FUZZ_TARGETS.
+	RUSTFLAGS="$(FUZZ_FLAGS)" $(CARGO) build --release --locked --target $(FUZZ_HOST) --manifest-path fuzz/Cargo.toml
+	@for target in $(FUZZ_TARGETS); do \
+	    mkdir -p fuzz/target/found/$$target fuzz/target/grown/$$target; \
+	    echo "== $$target"; \
+	    FUZZ_TARGET=$$target fuzz/target/$(FUZZ_HOST)/release/orchestratord-fuzz fuzz/target/grown/$$target \
+	        fuzz/corpus/$$target -max_total_time=$(FUZZ_TIME) -max_len=16384 -timeout=25 -rss_limit_mb=3000 \
+	        -artifact_prefix=fuzz/target/found/$$target/ -print_final_stats=1 || exit; \
+	done
+
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
 	tests/install-packages build packages
 	tests/packaging/check
+
+check-packages: check-yocto
+
+.PHONY: check-yocto
+check-yocto: ## The checks of the Yocto layer.
+	tests/yocto/check
 
 .PHONY: deb
 deb: ## Build the Debian packages into dist/.

@@ -42,9 +42,9 @@ pub struct Arguments {
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done, or stopped before the state that was asked for
-    1  failed, or the daemon cannot be reached or left the bus
+    1  failed, or the daemon cannot be reached, or left the bus and did not come back
     2  wrong arguments
-    4  the host has to be rebooted before the deployment can go on
+    4  the host has to be rebooted, or is being rebooted, before the deployment can go on
     5  access denied
     6  not supported, or not now
     7  a deployment is open; resume it or roll it back first

@@ -1,6 +1,7 @@
 //! The way to the daemon: connection, calls, and the one ordered stream of what it says.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use orchestratord::core::error::Kind;
@@ -8,12 +9,16 @@ use orchestratord_dbus::{
     BUS_NAME, ComponentProxy, ErrorPair, JobProxy, ManagedObjects, ManagerProxy, ObjectManagerProxy, Options,
     ROOT_PATH, UpdateProxy,
 };
+use tokio::time::timeout;
 use zbus::message::Type;
 use zbus::names::OwnedUniqueName;
 use zbus::proxy::{Builder, CacheProperties, Defaults};
 use zbus::{Connection, Message, MessageStream, OwnedObjectPath, OwnedVariant};
 
 use crate::failure::{Failure, bus_address};
+
+/// How long the bus may take to say that a daemon which has left will not answer.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Properties of one interface. What is missing or of another type reads as empty, so that a newer daemon with
 /// another idea of a property does not stop the rest from being shown.
@@ -96,6 +101,27 @@ impl Client {
         Self::find(&self.connection).await
     }
 
+    /// Another instance of the daemon, on the same connection.
+    pub fn at(&self, daemon: OwnedUniqueName) -> Self {
+        Self { connection: self.connection.clone(), daemon }
+    }
+
+    /// Asks the bus to start the daemon; returns whether that is possible at all. The bus may know how, and the start
+    /// may still fail or take longer than the bus waits.
+    pub async fn start_daemon(&self) -> Result<bool, Failure> {
+        let bus = Some("org.freedesktop.DBus");
+        let arguments = (BUS_NAME, 0_u32);
+        let started = self.connection.call_method(bus, "/org/freedesktop/DBus", bus, "StartServiceByName", &arguments);
+        match started.await {
+            Ok(_) => Ok(true),
+            Err(zbus::Error::MethodError(name, ..)) => {
+                let word = name.as_str().strip_prefix("org.freedesktop.DBus.Error.").unwrap_or_default();
+                Ok(word != "ServiceUnknown" && !word.starts_with("Spawn."))
+            }
+            Err(error) => Err(Failure::from_bus(&error)),
+        }
+    }
+
     /// Calls to `Update`.
     pub async fn update(&self) -> Result<UpdateProxy<'static>, Failure> {
         self.proxy(UpdateProxy::builder(&self.connection)).await
@@ -151,14 +177,15 @@ impl Client {
     pub async fn listen(&self) -> Result<Listener, Failure> {
         let messages = MessageStream::from(&self.connection);
         for rule in [
-            format!("type='signal',sender='{}',path_namespace='{ROOT_PATH}'", self.daemon.as_str()),
+            // By the well-known name, so that nothing is missed of what another instance says from its first moment on.
+            format!("type='signal',sender='{BUS_NAME}',path_namespace='{ROOT_PATH}'"),
             format!("type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{BUS_NAME}'"),
         ] {
             let bus = Some("org.freedesktop.DBus");
             let added = self.connection.call_method(bus, "/org/freedesktop/DBus", bus, "AddMatch", &rule).await;
             added.map_err(|error| Failure::from_bus(&error))?;
         }
-        Ok(Listener { messages, client: self.clone() })
+        Ok(Listener { messages, daemon: self.daemon.clone(), owner: Some(self.daemon.clone()) })
     }
 }
 
@@ -204,10 +231,18 @@ pub enum Event {
 #[derive(Debug)]
 pub struct Listener {
     messages: MessageStream,
-    client: Client,
+    /// Whose words are passed on.
+    daemon: OwnedUniqueName,
+    /// Who owns the daemon's name.
+    owner: Option<OwnedUniqueName>,
 }
 
 impl Listener {
+    /// Whether the daemon owns its name no more.
+    pub fn has_left(&self) -> bool {
+        self.owner.as_ref() != Some(&self.daemon)
+    }
+
     /// The next event; an error once the bus is gone.
     pub async fn next(&mut self) -> Result<Event, Failure> {
         loop {
@@ -226,25 +261,39 @@ impl Listener {
         }
     }
 
+    /// Reads on until another instance of the daemon owns its name; returns at once if one does. What was said before is
+    /// over and done with; what the other instance says comes next.
+    pub async fn successor(&mut self) -> Result<OwnedUniqueName, Failure> {
+        loop {
+            if let Some(owner) = self.owner.clone().filter(|owner| *owner != self.daemon) {
+                self.daemon = owner.clone();
+                return Ok(owner);
+            }
+            self.next().await?;
+        }
+    }
+
     /// Waits for a call and hands over all events meanwhile, those before the reply certainly before it.
     ///
-    /// Messages have to be taken off the stream while calls wait: the connection stops reading when it is full.
+    /// Messages have to be taken off the stream while calls wait: the connection stops reading when it is full. When the
+    /// daemon leaves, the stream stays where it is: the reply is there already, or the bus says at once that none comes.
     pub async fn during<T>(
         &mut self,
         call: impl Future<Output = Result<T, Failure>>,
         mut on_event: impl FnMut(Event) -> Result<(), Failure>,
     ) -> Result<T, Failure> {
         tokio::pin!(call);
-        loop {
+        while !self.has_left() {
             tokio::select! {
                 biased;
                 event = self.next() => on_event(event?)?,
                 outcome = &mut call => return outcome,
             }
         }
+        timeout(LAST_WORDS, call).await.unwrap_or_else(|_| Err(Failure::left()))
     }
 
-    fn event(&self, message: &Message) -> Option<Event> {
+    fn event(&mut self, message: &Message) -> Option<Event> {
         let header = message.header();
         if header.message_type() != Type::Signal {
             return None;
@@ -254,14 +303,19 @@ impl Listener {
         let body = message.body();
         if sender == "org.freedesktop.DBus" {
             let (name, _, owner): (String, String, String) = body.deserialize().ok()?;
-            return match member.1 {
-                "NameOwnerChanged" if name == BUS_NAME && owner.is_empty() => Some(Event::Vanished),
-                "NameOwnerChanged" if name == BUS_NAME && owner != self.client.daemon.as_str() => Some(Event::Appeared),
-                _ => None,
+            if member.1 != "NameOwnerChanged" || name != BUS_NAME {
+                return None;
+            }
+            // The bus makes no empty name but for "nobody".
+            self.owner = OwnedUniqueName::try_from(owner).ok();
+            return match &self.owner {
+                None => Some(Event::Vanished),
+                Some(owner) if *owner != self.daemon => Some(Event::Appeared),
+                Some(_) => None,
             };
         }
-        // The match rules keep others out already, except for messages sent to us alone.
-        if sender != self.client.daemon.as_str() {
+        // The match rules let other instances of the daemon in, and messages sent to us alone.
+        if sender != self.daemon.as_str() {
             return None;
         }
         let path = header.path()?.as_str().to_owned();

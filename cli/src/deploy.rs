@@ -7,11 +7,11 @@ use crate::PROGRAM;
 use crate::args::RunArguments;
 use crate::client::Client;
 use crate::failure::{Failure, SUCCESS};
-use crate::follow::{self, Outcome, Stage};
+use crate::follow::{self, Order, Outcome, Point, Stage};
 use crate::interrupt::Interrupt;
 use crate::output::{complain, printable, show};
 use crate::progress;
-use crate::view::{ComponentView, job_number};
+use crate::view::job_number;
 
 /// A request that moves a deployment.
 pub enum Request<'a> {
@@ -58,7 +58,9 @@ pub async fn run(run: &RunArguments, json: bool, request: Request<'_>) -> Result
             return Ok(SUCCESS);
         }
         let mut reporter = progress::reporter(run.verbose);
-        let outcome = follow::run(&client, request.kind(), || request.send(&client), reporter.as_mut(), &stage).await?;
+        // Whoever watches from elsewhere is cut off by the reboot, so it is better to say so than to wait for it.
+        let order = Order { kind: request.kind(), deferred: run.defer_reboot, waits_for_reboot: None };
+        let outcome = follow::run(&client, order, || request.send(&client), reporter.as_mut(), &stage).await?;
         drop(reporter);
         tell(&outcome, json);
         Ok(outcome.exit_code)
@@ -75,15 +77,22 @@ pub async fn run(run: &RunArguments, json: bool, request: Request<'_>) -> Result
 
 /// What it means that somebody stopped watching.
 pub fn interrupted(stage: &Stage) -> String {
-    match stage.job() {
-        Some(job) => format!(
+    match stage.point() {
+        Point::Begun => "Interrupted before anything was asked of orchestratord.".to_owned(),
+        Point::Sent => "Interrupted. If orchestratord has accepted the request, the deployment goes on; \
+                        \"orchestratorctl status\" shows it."
+            .to_owned(),
+        Point::Job(job) => format!(
             "Interrupted. Job {job} goes on in orchestratord; \"orchestratorctl watch\" follows it and \"orchestratorctl \
              status\" shows how it stands."
         ),
-        None if stage.sent() => "Interrupted. If orchestratord has accepted the request, the deployment goes on; \
-                                 \"orchestratorctl status\" shows it."
+        Point::Away(job) => format!(
+            "Interrupted while orchestratord was away. It goes on with what Job {job} began as soon as it is back; \
+             \"orchestratorctl status\" shows how it stands."
+        ),
+        Point::Rebooting => "Interrupted while orchestratord reboots the host. The deployment goes on by itself \
+                             afterwards; \"orchestratorctl status\" shows how it stands."
             .to_owned(),
-        None => "Interrupted before anything was asked of orchestratord.".to_owned(),
     }
 }
 
@@ -105,14 +114,11 @@ pub fn summary(outcome: &Outcome) -> String {
     let update = outcome.update.as_ref();
     let manifest = update.map(|update| update.manifest.as_str()).filter(|name| !name.is_empty());
     let manifest = manifest.map_or_else(|| "the Manifest".to_owned(), |name| format!("\"{name}\""));
-    let unchanged = |component: &ComponentView| component.state == "unchanged";
     match job.result.as_str() {
-        "done"
-            if job.kind == "install" && !outcome.components.is_empty() && outcome.components.iter().all(unchanged) =>
-        {
+        "done" if outcome.kind == "install" && outcome.untouched => {
             format!("Nothing to do: the System already is what {manifest} describes.")
         }
-        "done" => match job.kind.as_str() {
+        "done" => match outcome.kind {
             "install" => format!("Installed {manifest}."),
             "rollback" => "The rollback is done.".to_owned(),
             _ => format!("The deployment of {manifest} is done."),
@@ -124,11 +130,14 @@ pub fn summary(outcome: &Outcome) -> String {
             _ => "Stopped.".to_owned(),
         },
         "rolled-back" => "The System is back in its former state.".to_owned(),
+        "reboot-required" if outcome.reboots => {
+            "orchestratord reboots the host; the deployment goes on by itself afterwards.".to_owned()
+        }
         "reboot-required" => "The host has to be rebooted; resume the deployment afterwards.".to_owned(),
         "cancelled" => "The deployment was cancelled.".to_owned(),
         "inconsistent" => "The System is inconsistent: neither in its former state nor in the new one.".to_owned(),
         "failed" if job.error.is_none() => "The failed deployment is closed.".to_owned(),
-        "failed" => format!("The {} failed.", job.kind),
+        "failed" => format!("The {} failed.", outcome.kind),
         other => format!("Job {} ended with the result \"{other}\".", job.id),
     }
 }

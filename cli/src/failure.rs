@@ -45,6 +45,16 @@ impl Failure {
         }
     }
 
+    /// The daemon left the bus while something was asked of it.
+    pub fn left() -> Self {
+        Self::Gone(format!("orchestratord left {} before it answered.", bus_address()))
+    }
+
+    /// Whether nobody is there to answer.
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Absent(_) | Self::Gone(_))
+    }
+
     /// The failure behind a D-Bus error.
     ///
     /// `busctl` prints messages only, so those of the daemon are full sentences already; the errors that the bus makes
@@ -76,9 +86,7 @@ impl Failure {
         match name.strip_prefix("org.freedesktop.DBus.Error.").unwrap_or_default() {
             "ServiceUnknown" | "NameHasNoOwner" => Self::Absent(not_running(message)),
             word if word.starts_with("Spawn.") => Self::Absent(not_running(message)),
-            "NoReply" | "Disconnected" => {
-                Self::Gone(format!("orchestratord left {} before it answered.", bus_address()))
-            }
+            "NoReply" | "Disconnected" => Self::left(),
             "UnknownMethod" | "UnknownObject" | "UnknownInterface" | "UnknownProperty" => Self::new(
                 Kind::Failed,
                 format!("The running orchestratord does not know what was asked for; is it another version? {message}"),

@@ -1,21 +1,41 @@
-//! Follows a Job from the request to its end.
+//! Follows a request from the moment it is sent to the end of the work it asked for, across restarts of the daemon.
+//!
+//! A System may update orchestratord itself: in the middle of the deployment the service manager restarts it, and the
+//! new daemon goes on by itself. A caller who took that for a failure would have a good update rolled back.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use orchestratord::core::error::Kind;
 use serde::Serialize;
+use tokio::time::timeout;
 use zbus::OwnedObjectPath;
 
-use crate::client::{Client, Event, job_interface};
+use crate::client::Client;
 use crate::failure::{FAILED, Failure, REBOOT_REQUIRED, SUCCESS};
 use crate::progress::Reporter;
-use crate::view::{Change, ComponentChange, ComponentView, ErrorView, JobView, UpdateView, View, job_number};
+use crate::pursuit::{Fate, Found, Pursuit};
+use crate::view::{ComponentView, ErrorView, JobView, UpdateView, job_number};
+
+/// Restarts of the daemon that are followed. One that cannot stay does not get through a deployment either.
+const RESTARTS: u32 = 10;
+
+/// What is asked of the daemon, as far as it matters to the one who waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Order {
+    /// The kind of Job that the request makes.
+    pub kind: &'static str,
+    /// It is not the daemon that reboots the host, but the caller.
+    pub deferred: bool,
+    /// How long to wait for a reboot by the daemon to end this program; without it, the reboot is the result.
+    pub waits_for_reboot: Option<Duration>,
+}
 
 /// How a request that moves a deployment ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// The Job in its last state.
+    /// The Job in its last state; after a restart of the daemon, the one with which it went on.
     pub job: JobView,
     /// Exit code of `orchestratorctl`.
     pub exit_code: u8,
@@ -23,8 +43,17 @@ pub struct Outcome {
     pub update: Option<UpdateView>,
     /// The Components afterwards.
     pub components: Vec<ComponentView>,
-    /// What went wrong during this Job, by Component (`<component type>.<id>`).
+    /// What went wrong during this request, by Component (`<component type>.<id>`).
     pub component_errors: BTreeMap<String, ErrorView>,
+    /// The kind of Job that was asked for.
+    #[serde(skip)]
+    pub kind: &'static str,
+    /// The daemon is rebooting the host.
+    #[serde(skip)]
+    pub reboots: bool,
+    /// All Components were what they should be.
+    #[serde(skip)]
+    pub untouched: bool,
 }
 
 /// Exit code for the end of a Job.
@@ -42,27 +71,38 @@ pub fn exit_code(result: &str, error: Option<&ErrorView>) -> u8 {
     }
 }
 
+/// Where a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Point {
+    /// Not sent.
+    #[default]
+    Begun,
+    /// Sent, and not answered.
+    Sent,
+    /// This Job works on it.
+    Job(u64),
+    /// The daemon left while this Job worked on it.
+    Away(u64),
+    /// The daemon reboots the host.
+    Rebooting,
+}
+
 /// How far a request has got; survives an interruption.
 #[derive(Debug, Default)]
-pub struct Stage(Cell<Option<u64>>, Cell<bool>);
+pub struct Stage(Cell<Point>);
 
 impl Stage {
-    /// Number of the Job, once the daemon has accepted the request.
-    pub fn job(&self) -> Option<u64> {
+    /// Where the request is.
+    pub fn point(&self) -> Point {
         self.0.get()
-    }
-
-    /// Whether the request has been sent.
-    pub fn sent(&self) -> bool {
-        self.1.get()
     }
 }
 
-/// Sends a request that makes a Job of this kind, and follows it to its end. Listening begins before the request is
-/// sent, so no change can be missed.
+/// Sends a request that makes a Job, and follows it to its end. Listening begins before the request is sent, so no
+/// change can be missed.
 pub async fn run<'c, F>(
     client: &'c Client,
-    kind: &str,
+    order: Order,
     request: impl FnOnce() -> F,
     reporter: &mut dyn Reporter,
     stage: &Stage,
@@ -70,112 +110,53 @@ pub async fn run<'c, F>(
 where
     F: Future<Output = Result<OwnedObjectPath, Failure>> + 'c,
 {
-    let mut listener = client.listen().await?;
-    // What is said before the answer stands in the answer.
-    let objects = listener.during(client.objects(), |_| Ok(())).await?;
-    let mut view = View::new(objects);
-    let mut early = Vec::new();
-    stage.1.set(true);
-    let accepted = listener.during(request(), |event| {
-        early.extend(view.apply(event));
-        Ok(())
-    });
-    let path = accepted.await.map_err(|failure| match failure {
+    let mut pursuit = Pursuit::begin(client, order, reporter).await?;
+    stage.0.set(Point::Sent);
+    let path = pursuit.ask(request()).await.map_err(|failure| match failure {
         Failure::Gone(message) => Failure::Gone(format!(
             "{message} \"orchestratorctl status\" shows whether it has begun the deployment all the same."
         )),
         failure => failure,
     })?;
-    let path = path.as_str();
-    let id = job_number(path);
-    stage.0.set(Some(id));
-    let left = |failure| left(failure, id, kind);
-
-    // The ObjectManager may have told about the Job by now, but it need not.
-    let known = listener.during(client.properties(path, job_interface()), |event| {
-        early.extend(view.apply(event));
-        Ok(())
-    });
-    let known = known.await.map_err(left)?;
-    early.extend(view.merge(path, job_interface(), &known));
-    let job = view.job(path).cloned().unwrap_or_default();
-    let mut followed = Followed { path, errors: BTreeMap::new(), reporter: &mut *reporter };
-    followed.reporter.begin(&job);
-    followed.tell(&early);
-
-    let wait = listener.during(client.wait(path), |event| {
-        if matches!(event, Event::Vanished | Event::Appeared) {
-            return Err(Failure::Gone(String::new()));
-        }
-        followed.tell(&view.apply(event));
-        Ok(())
-    });
-    let result = wait.await.map_err(left)?;
-
-    // An update of the daemon itself may restart it right now, so from here on it need not be there any more.
-    let last = async {
-        let properties = client.properties(path, job_interface()).await?;
-        let objects = client.objects().await?;
-        Ok((properties, objects, client.update_properties().await?))
-    };
-    let last = listener.during(last, |event| {
-        followed.tell(&view.apply(event));
-        Ok(())
-    });
-    let last = last.await;
-    let mut component_errors = followed.errors;
-    reporter.end();
-    let (update, components) = match last {
-        Ok((properties, objects, update)) => {
-            view.merge(path, job_interface(), &properties);
-            (Some(UpdateView::new(&update)), View::new(objects))
-        }
-        // Only a success needs no second look for its reason.
-        Err(failure) if result != "done" => return Err(left(failure)),
-        Err(_) => (None, View::default()),
-    };
-    let ended = JobView { result, ..view.job(path).cloned().unwrap_or(job) };
-    let exit_code = exit_code(&ended.result, ended.error.as_ref());
-    let components: Vec<_> = components.components().into_iter().cloned().collect();
-    // A Component that failed as it had failed before has changed nothing, and so was not told about.
-    let failed = components.iter().filter(|component| component.state == "failed");
-    let failed = failed.filter_map(|component| Some((component.label(), component.last_error.clone()?)));
-    component_errors.extend(failed);
-    Ok(Outcome { job: ended, exit_code, update, components, component_errors })
-}
-
-/// Says what it means that the daemon left while a Job was running.
-fn left(failure: Failure, id: u64, kind: &str) -> Failure {
-    match failure {
-        Failure::Gone(_) | Failure::Absent(_) => Failure::Gone(format!(
-            "orchestratord left the bus while Job {id} ({kind}) was running. The deployment is recorded on disk and \
-             goes on when orchestratord starts again; \"orchestratorctl status\" shows how it stands."
-        )),
-        failure => failure,
-    }
-}
-
-struct Followed<'a> {
-    path: &'a str,
-    errors: BTreeMap<String, ErrorView>,
-    reporter: &'a mut dyn Reporter,
-}
-
-impl Followed<'_> {
-    fn tell(&mut self, changes: &[Change]) {
-        for change in changes {
-            match change {
-                Change::Job(job, change) if job.path == self.path => self.reporter.job(job, change),
-                Change::Job(..) => {}
-                Change::Component(component, change) => {
-                    if let ComponentChange::Error(error) = change {
-                        self.errors.insert(component.label(), error.clone());
-                    }
-                    self.reporter.component(component, change);
+    let mut found = Found::Job(path.as_str().to_owned());
+    for _ in 0..=RESTARTS {
+        let fate = match found {
+            Found::Job(path) => {
+                stage.0.set(Point::Job(job_number(&path)));
+                pursuit.follow(&path).await?
+            }
+            Found::End(end) => Fate::Ended(end),
+            Found::Nobody => Fate::Left,
+        };
+        match fate {
+            Fate::Ended(end) => {
+                let (component_errors, untouched) = pursuit.close(&end.components);
+                return Ok(Outcome {
+                    exit_code: exit_code(&end.job.result, end.job.error.as_ref()),
+                    kind: order.kind,
+                    reboots: end.job.result == "reboot-required" && !order.deferred,
+                    untouched,
+                    job: end.job,
+                    update: end.update,
+                    components: end.components,
+                    component_errors,
+                });
+            }
+            Fate::Left => {
+                stage.0.set(Point::Away(pursuit.job().id));
+                pursuit.await_successor().await?;
+            }
+            Fate::Reboots(limit) => {
+                stage.0.set(Point::Rebooting);
+                if timeout(limit, pursuit.await_reboot()).await.is_err() {
+                    let text = format!("The host was not rebooted within {} seconds.", limit.as_secs());
+                    return Err(Failure::new(Kind::RebootFailed, text));
                 }
             }
         }
+        found = pursuit.find().await?;
     }
+    Err(pursuit.gives_up())
 }
 
 #[cfg(test)]

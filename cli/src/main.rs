@@ -16,8 +16,11 @@ mod mender;
 mod output;
 mod progress;
 mod provides;
+mod pursuit;
 mod records;
 mod shell;
+mod story;
+mod told;
 mod view;
 mod watch;
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use orchestratord::core::error::Kind;
@@ -11,11 +12,15 @@ use crate::args::STOP_POINTS;
 use crate::client::{Client, run_options};
 use crate::deploy::{Request, interrupted, summary};
 use crate::failure::{FAILED, Failure, REBOOT_REQUIRED, SUCCESS};
-use crate::follow::{self, Stage};
+use crate::follow::{self, Order, Stage};
 use crate::input;
 use crate::interrupt::Interrupt;
 use crate::output::{complain, print};
 use crate::records::{Level, Records};
+
+/// How long to wait for the shutdown, once the daemon reboots the host: as long as the original waits after it has
+/// called `reboot`. The caller must take neither success nor failure for the end meanwhile.
+const REBOOT_PATIENCE: Duration = Duration::from_mins(10);
 
 /// Updates a System as `mender-orchestrator` does
 #[derive(Debug, Parser)]
@@ -194,26 +199,29 @@ async fn run(arguments: Arguments, records: &mut Records) -> Result<u8, Failure>
             if let Some(components) = &components {
                 options.insert("topology-components", components.as_str().into());
             }
-            deploy(Request::Install(&manifest.text, options), records).await
+            deploy(Request::Install(&manifest.text, options), run.exit_on_reboot, records).await
         }
         Command::Resume { run } => {
-            deploy(Request::Resume(run_options(&run.stop_before, run.exit_on_reboot)), records).await
+            let request = Request::Resume(run_options(&run.stop_before, run.exit_on_reboot));
+            deploy(request, run.exit_on_reboot, records).await
         }
         Command::Rollback { run } => {
-            deploy(Request::Rollback(run_options(&run.stop_before, run.exit_on_reboot)), records).await
+            let request = Request::Rollback(run_options(&run.stop_before, run.exit_on_reboot));
+            deploy(request, run.exit_on_reboot, records).await
         }
         Command::ShowProvides => show("provides", components.as_deref(), false, records).await,
         Command::ShowInventory => show("all", components.as_deref(), true, records).await,
     }
 }
 
-async fn deploy(request: Request<'_>, records: &mut Records) -> Result<u8, Failure> {
+async fn deploy(request: Request<'_>, exit_on_reboot: bool, records: &mut Records) -> Result<u8, Failure> {
     records.global(Level::Info, &format!("Running mender-orchestrator {}", env!("CARGO_PKG_VERSION")));
     let mut interrupt = Interrupt::new()?;
     let stage = Stage::default();
     let work = async {
         let client = Client::connect().await?;
-        follow::run(&client, request.kind(), || request.send(&client), records, &stage).await
+        let order = Order { kind: request.kind(), deferred: exit_on_reboot, waits_for_reboot: Some(REBOOT_PATIENCE) };
+        follow::run(&client, order, || request.send(&client), records, &stage).await
     };
     let ended = tokio::select! {
         biased;

@@ -11,13 +11,16 @@ use crate::view::{ComponentChange, ComponentView, JobChange, JobView};
 
 /// Told about everything that happens while a Job runs.
 pub trait Reporter {
-    /// The Job was accepted. What it is doing is told as a change, even if it was doing so before.
+    /// The Job was accepted, or a daemon that came back goes on with it. What it is doing is told as a change, even if it
+    /// was doing so before.
     fn begin(&mut self, job: &JobView);
     /// Something changed in the Job.
     fn job(&mut self, job: &JobView, change: &JobChange);
     /// Something changed in a Component.
     fn component(&mut self, component: &ComponentView, change: &ComponentChange);
-    /// The Job has ended.
+    /// Something happened to the daemon itself.
+    fn note(&mut self, message: &str);
+    /// Nothing more will happen.
     fn end(&mut self);
 }
 
@@ -87,10 +90,17 @@ impl Reporter for Lines {
     fn component(&mut self, component: &ComponentView, change: &ComponentChange) {
         let label = printable(&component.label());
         match change {
-            ComponentChange::State(state) => say(&format!("{label}: {}", printable(state))),
+            // What has failed is told as an error; the others say that nothing happens yet, or any more.
+            ComponentChange::State(state) if !matches!(state.as_str(), "idle" | "selected" | "failed") => {
+                say(&format!("{label}: {}", printable(state)));
+            }
             ComponentChange::Error(error) => say(&format!("{label}: error: {}", printable(&error.message))),
             _ => {}
         }
+    }
+
+    fn note(&mut self, message: &str) {
+        say(&printable(message));
     }
 
     fn end(&mut self) {}
@@ -175,6 +185,10 @@ impl Reporter for Bars {
             }
             _ => {}
         }
+    }
+
+    fn note(&mut self, message: &str) {
+        self.say(&printable(message));
     }
 
     fn end(&mut self) {

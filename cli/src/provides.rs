@@ -100,10 +100,7 @@ mod tests {
             provides(tree.path(), NOW).unwrap(),
             "artifact_group=beta\nartifact_name=app-2\nboard=a=b\nrootfs-image.single-file.version=2\n"
         );
-        assert_eq!(
-            provides(tree.path(), b"").unwrap(),
-            "artifact_name=app-2\nrootfs-image.single-file.version=2\n"
-        );
+        assert_eq!(provides(tree.path(), b"").unwrap(), "artifact_name=app-2\nrootfs-image.single-file.version=2\n");
     }
 
     #[test]

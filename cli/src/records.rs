@@ -151,11 +151,15 @@ impl Reporter for Records {
     fn component(&mut self, component: &ComponentView, change: &ComponentChange) {
         match change {
             ComponentChange::State(state) => Self::component(self, Level::Debug, &component.id, state),
-            ComponentChange::Error(error) if !self.told.contains(&error.message) => {
+            ComponentChange::Error(error) => {
                 Self::component(self, Level::Error, &component.id, &error.message);
             }
             _ => {}
         }
+    }
+
+    fn note(&mut self, message: &str) {
+        self.global(Level::Warning, message);
     }
 
     fn end(&mut self) {}

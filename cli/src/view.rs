@@ -144,6 +144,10 @@ pub struct JobView {
 impl JobView {
     fn merge(&mut self, properties: &Properties) -> Vec<JobChange> {
         let mut changes = Vec::new();
+        // An answer may be older than a signal that came before it. What has ended stays so.
+        if self.state == "done" && properties.text("State").is_some_and(|state| state != "done") {
+            return changes;
+        }
         take(&mut self.id, properties.number("Id"));
         take(&mut self.kind, properties.text("Kind"));
         take(&mut self.started_by, properties.number("StartedBy"));
@@ -241,12 +245,24 @@ impl View {
     /// Everything that exists.
     pub fn new(objects: ManagedObjects) -> Self {
         let mut view = Self::default();
+        view.take_in(objects);
+        view
+    }
+
+    /// Another instance of the daemon has taken over, with its own Jobs: forgets those of the last one.
+    pub fn forget_jobs(&mut self) {
+        self.jobs.clear();
+    }
+
+    /// Takes in everything that exists, and tells what that changed.
+    pub fn take_in(&mut self, objects: ManagedObjects) -> Vec<Change> {
+        let mut changes = Vec::new();
         for (path, interfaces) in objects {
             for (interface, properties) in interfaces {
-                view.merge(path.as_str(), interface.as_str(), &Properties::new(properties));
+                changes.extend(self.merge(path.as_str(), interface.as_str(), &Properties::new(properties)));
             }
         }
-        view
+        changes
     }
 
     /// All Components, by type and id.

@@ -138,10 +138,6 @@ pub struct Booted {
 impl Booted {
     /// PID, on this machine, of the booted systemd. Another one after each reboot.
     pub fn leader(&self) -> Option<Pid> {
-        let processes = processes();
-        let child_of = |parent: u32, name: &str| {
-            processes.iter().find(|process| process.parent == parent && process.name == name).map(|process| process.pid)
-        };
         let script = child_of(self.child.id(), "sh")?;
         let nspawn = child_of(script, "systemd-nspawn")?;
         child_of(nspawn, "systemd").map(|pid| Pid::from_raw(pid.cast_signed()))
@@ -161,7 +157,10 @@ impl Booted {
         let mut command = Command::new("nsenter");
         command
             .args(["--target", &self.leader()?.to_string()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--", program])
+            .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--no-fork", "--"])
+            // A shell that waits for the program, not nsenter: at shutdown systemd stops all processes before it ends them,
+            // and nsenter then stops itself, too. So nobody would ever wait for what was ended, and the shutdown wait for that.
+            .args(["sh", "-c", "\"$@\"; exit $?", "sh", program])
             .env_clear()
             .env("PATH", PATH)
             .env("LANG", "C.UTF-8")
@@ -400,22 +399,21 @@ fn target() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }
 
-struct Process {
-    pid: u32,
-    parent: u32,
-    name: String,
+fn child_of(parent: u32, name: &str) -> Option<u32> {
+    children(parent).into_iter().find(|(_, child)| child == name).map(|(pid, _)| pid)
 }
 
-fn processes() -> Vec<Process> {
-    let entries = fs::read_dir("/proc").unwrap();
-    entries
-        .filter_map(|entry| {
-            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-            let (head, tail) = stat.rsplit_once(") ")?;
-            let name = head.split_once('(')?.1.to_owned();
-            let parent = tail.split(' ').nth(1)?.parse().ok()?;
-            Some(Process { pid, parent, name })
-        })
-        .collect()
+/// PID and name of each child of a process with one thread.
+fn children(parent: u32) -> Vec<(u32, String)> {
+    let named = |pid: u32| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim_end().to_owned()));
+    if let Ok(pids) = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
+        return pids.split_ascii_whitespace().filter_map(|pid| named(pid.parse().ok()?)).collect();
+    }
+    // The kernel does not tell (CONFIG_PROC_CHILDREN), so ask every process. Slow where there are thousands.
+    let is_child = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()? == parent)
+    };
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| is_child(pid) == Some(true)).filter_map(named).collect()
 }

@@ -31,7 +31,7 @@ use crate::bus::Bus;
 use crate::repository;
 
 /// How long anything may take before a test fails; long, because the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(3);
 /// The line of `calls.log` that stands for a reboot of the host.
 pub const HOST_REBOOT: &str = "reboot of the host";
 

@@ -118,7 +118,8 @@ async fn endless_output_is_bounded() {
     let lines = log.lines().filter(|line| line.contains("(stdout): x")).count();
     assert_eq!(lines, 10_000);
     assert!(log.contains("2000 more lines were dropped"), "the rest is counted");
-    let long = log.lines().filter(|line| line.contains("(stdout): yyy")).map(|line| line.matches('y').count()).max();
-    assert!(long.is_some_and(|longest| longest <= 4_100), "{long:?}");
+    let widths = log.lines().filter(|line| line.contains("(stdout): yyy")).map(|line| line.matches('y').count());
+    let widest = widths.max();
+    assert!(widest.is_some_and(|width| width <= 4_100), "{widest:?}");
     system.assert_all_at(2);
 }

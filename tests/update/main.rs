@@ -2,10 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod answers;
+mod busctl;
 mod failures;
+mod input;
+mod lifecycle;
 mod limits;
+mod mender;
 mod order;
 mod reboots;
+mod restarts;
 mod rollback;
+mod show;
 mod streams;
 mod tree;

@@ -206,7 +206,8 @@ async fn a_truncated_payload_is_found_in_download_and_takes_earlier_groups_back(
 /// Something else lies at the place of an Artifact that was selected, when its turn comes.
 #[tokio::test]
 async fn an_artifact_that_is_not_what_was_selected_fails_download() {
-    let swaps: [(&str, fn(&System, &Path), &str); 4] = [
+    type Swap = fn(&System, &Path);
+    let swaps: [(&str, Swap, &str); 4] = [
         ("another Artifact", |system, path| write(&system.spec("rtos", 3), None, path).unwrap(), "has changed"),
         ("nothing", |_, path| fs::remove_file(path).unwrap(), "No such file"),
         ("no Artifact", |_, path| fs::write(path, "nonsense").unwrap(), "rtos-2.mender"),

@@ -34,7 +34,8 @@ async fn both(script: Script, expected: i32, expected_of_mender: i32, said: bool
     let output = run(&mut orchestratorctl(&bus), &["install", text(&file)]).await;
     assert_eq!(output.code(), expected, "{what}: {output:?}");
     assert_eq!(output.stderr.ends_with(&format!("orchestratorctl: {MESSAGE}\n")), said, "{what}: {output:?}");
-    let output = run(&mut mender_orchestrator(&bus), &["install", text(&file)]).await;
+    // Without the option, a reboot is waited for.
+    let output = run(&mut mender_orchestrator(&bus), &["install", "--exit-on-reboot", text(&file)]).await;
     assert_eq!(output.code(), expected_of_mender, "{what}: {output:?}");
     assert_eq!(output.stdout, "", "{what}: {output:?}");
     let record = MESSAGE.replace('"', "\\\"");

@@ -22,6 +22,7 @@ fn good_run() -> Script {
             Act::Log("warning", "rtos.R123", "slow \u{1b}[31mflash"),
             Act::Step(0.75, "Order group 10: ArtifactInstall"),
             Act::Component("R123", "ArtifactInstall", 0.8),
+            Act::Component("R123", "idle", 0.0),
             Act::End("done", "", ""),
         ],
         ..Script::default()
@@ -31,7 +32,6 @@ fn good_run() -> Script {
 const GOOD_RUN: &str = "\
 Job 7: install
   0 % Asking the Components
-rtos.R123: selected
  25 % Order group 10: Download
 rtos.R123: Download
 rtos.R123: warning: slow \\u{1b}[31mflash
@@ -152,8 +152,14 @@ async fn a_failure_says_what_failed_where() {
     let script = Script {
         acts: vec![
             Act::Component("52:54", "ArtifactInstall", 0.5),
+            Act::Log("error", "rtos.52:54", "ArtifactInstall of \"rtos.52:54\" exited with 1."),
             Act::ComponentError("52:54", "ArtifactInstall of \"rtos.52:54\" exited with 1."),
             Act::Step(0.6, "Rolling back"),
+            // The property comes first or the line of the log; it is one error either way.
+            Act::ComponentError("R123", "ArtifactRollback of \"rtos.R123\" exited with 1."),
+            Act::Log("error", "rtos.R123", "ArtifactRollback of \"rtos.R123\" exited with 1."),
+            // This one happens again.
+            Act::Log("error", "rtos.R123", "ArtifactRollback of \"rtos.R123\" exited with 1."),
             Act::End(
                 "rolled-back",
                 "org.orchestratord1.Error.InterfaceFailed",
@@ -167,9 +173,13 @@ async fn a_failure_says_what_failed_where() {
     assert_eq!(output.code(), 15, "{output:?}");
     assert_eq!(
         output.stderr,
-        "Job 7: install\nrtos.52:54: ArtifactInstall\nrtos.52:54: failed\nrtos.52:54: error: ArtifactInstall of \
-         \"rtos.52:54\" exited with 1.\n 60 % Rolling back\norchestratorctl: The Component \"rtos.52:54\" failed in \
-         ArtifactInstall.\n"
+        "Job 7: install\n\
+         rtos.52:54: ArtifactInstall\n\
+         rtos.52:54: error: ArtifactInstall of \"rtos.52:54\" exited with 1.\n\
+         \x2060 % Rolling back\n\
+         rtos.R123: error: ArtifactRollback of \"rtos.R123\" exited with 1.\n\
+         rtos.R123: error: ArtifactRollback of \"rtos.R123\" exited with 1.\n\
+         orchestratorctl: The Component \"rtos.52:54\" failed in ArtifactInstall.\n"
     );
     assert_eq!(output.stdout, "The System is back in its former state.\n");
 }
@@ -224,6 +234,7 @@ async fn a_chatty_job_loses_no_line() {
 async fn nothing_to_do_is_said() {
     let bus = Bus::start().await;
     let mut acts: Vec<Act> = ["G13", "R123", "52:54"].map(|id| Act::Component(id, "unchanged", 1.0)).into();
+    acts.extend(["G13", "R123", "52:54"].map(|id| Act::Component(id, "idle", 0.0)));
     acts.push(Act::End("done", "", ""));
     let _daemon = Daemon::start(&bus, Script { acts, ..Script::default() }).await;
     let output = run(&mut orchestratorctl(&bus), &["install", text(&manifest(&bus))]).await;
@@ -241,7 +252,7 @@ async fn every_end_is_put_into_words() {
         ("failed", error, "The rollback failed.\n"),
         ("cancelled", error, "The deployment was cancelled.\n"),
         ("inconsistent", error, "The System is inconsistent: neither in its former state nor in the new one.\n"),
-        ("reboot-required", "", "The host has to be rebooted; resume the deployment afterwards.\n"),
+        ("reboot-required", "", "orchestratord reboots the host; the deployment goes on by itself afterwards.\n"),
         ("done", "", "The rollback is done.\n"),
         ("something-new", "", "Job 7 ended with the result \"something-new\".\n"),
     ] {
@@ -309,8 +320,13 @@ async fn a_daemon_that_leaves_is_a_failure_with_a_reason() {
     let _daemon = Daemon::start(&bus, script).await;
     let output = run(&mut orchestratorctl(&bus), &["install", text(&manifest(&bus))]).await;
     assert_eq!(output.code(), 1, "{output:?}");
-    assert!(output.stderr.contains("orchestratord left the bus while Job 7 (install) was running."), "{output:?}");
-    assert!(output.stderr.contains("orchestratorctl status"), "{output:?}");
+    assert_eq!(
+        output.stderr,
+        "Job 7: install\n 50 % half\n\
+         orchestratord left the bus while Job 7 (install) was running; waiting for it to come back.\n\
+         orchestratorctl: orchestratord left the bus while Job 7 (install) was running. The deployment is recorded on disk \
+         and goes on when orchestratord starts again; \"orchestratorctl status\" shows how it stands.\n"
+    );
 }
 
 #[tokio::test]
@@ -324,15 +340,29 @@ async fn a_daemon_that_leaves_before_it_answers_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_leaves_after_a_success_changes_nothing() {
+async fn a_daemon_that_leaves_after_the_end_changes_nothing() {
     // As after an update of the daemon itself.
-    for (result, code) in [("done", 0), ("stopped", 1)] {
+    let error = "org.orchestratord1.Error.InterfaceFailed";
+    for (result, name, code) in
+        [("done", "", 0), ("stopped", "", 0), ("stopped", error, 15), ("rolled-back", error, 15)]
+    {
         let bus = Bus::start().await;
-        let script = Script { acts: vec![Act::End(result, "", "")], dies_after_wait: true, ..Script::default() };
+        let script = Script { acts: vec![Act::End(result, name, name)], dies_after_wait: true, ..Script::default() };
         let _daemon = Daemon::start(&bus, script).await;
         let output = run(&mut orchestratorctl(&bus), &["install", text(&manifest(&bus))]).await;
         assert_eq!(output.code(), code, "{result}: {output:?}");
+        assert!(!output.stderr.contains("left the bus"), "{result}: {output:?}");
     }
+}
+
+#[tokio::test]
+async fn a_deferred_reboot_is_left_to_the_caller() {
+    let bus = Bus::start().await;
+    let script = Script { acts: vec![Act::End("reboot-required", "", "")], ..Script::default() };
+    let _daemon = Daemon::start(&bus, script).await;
+    let output = run(&mut orchestratorctl(&bus), &["install", "--defer-reboot", text(&manifest(&bus))]).await;
+    assert_eq!(output.code(), 4, "{output:?}");
+    assert_eq!(output.stdout, "The host has to be rebooted; resume the deployment afterwards.\n");
 }
 
 #[tokio::test]

@@ -10,4 +10,5 @@ mod mender;
 mod play;
 mod program;
 mod read;
+mod restart;
 mod shell;

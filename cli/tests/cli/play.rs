@@ -21,7 +21,6 @@ use interfaces::{Component, Job, Manager, Refusal, Update};
 
 const NAME: &str = "org.orchestratord1";
 const ROOT: &str = "/org/orchestratord1";
-pub const JOB: &str = "/org/orchestratord1/job/7";
 
 /// A private system bus, gone with this value.
 pub struct Bus {
@@ -33,13 +32,27 @@ pub struct Bus {
 
 impl Bus {
     pub async fn start() -> Self {
+        Self::with_service(None).await
+    }
+
+    /// A bus that knows a program with which to start the daemon.
+    pub async fn with_service(program: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("bus");
         let configuration = directory.path().join("bus.conf");
+        let service_directory = match program {
+            Some(program) => {
+                let file = directory.path().join(format!("{NAME}.service"));
+                let text = format!("[D-BUS Service]\nName={NAME}\nExec={program}\nUser=root\n");
+                std::fs::write(file, text).unwrap();
+                format!("<servicedir>{}</servicedir>", directory.path().display())
+            }
+            None => String::new(),
+        };
         let text = format!(
             "<!DOCTYPE busconfig PUBLIC \"-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN\" \
              \"http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd\">\n<busconfig><type>system</type>\
-             <listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context=\"default\"><allow user=\"*\"/>\
+             <listen>unix:path={}</listen>{service_directory}<auth>EXTERNAL</auth><policy context=\"default\"><allow user=\"*\"/>\
              <allow own=\"*\"/><allow send_destination=\"*\"/><allow receive_sender=\"*\"/></policy></busconfig>\n",
             socket.display()
         );
@@ -81,6 +94,8 @@ pub enum Act {
     Hold,
     /// The Job ends.
     End(&'static str, &'static str, &'static str),
+    /// The state of the daemon changes.
+    Manager(&'static str),
     /// The daemon dies.
     Die,
 }
@@ -94,6 +109,12 @@ pub struct Script {
     pub early: Vec<Act>,
     /// Happens after it.
     pub acts: Vec<Act>,
+    /// Number of its Jobs, in place of 7.
+    pub job: Option<u32>,
+    /// State of the daemon at the start, in place of "idle".
+    pub manager: Option<&'static str>,
+    /// How a deployment ended that nobody was told about; `Resume` tells it.
+    pub untold: Option<(&'static str, &'static str, &'static str)>,
     /// `Wait` is the last call that is answered.
     pub dies_after_wait: bool,
     /// `Inventory` answers.
@@ -111,6 +132,7 @@ pub struct Call {
 
 struct State {
     dying: bool,
+    manager: &'static str,
     calls: Vec<Call>,
     job: HashMap<&'static str, Variant<'static>>,
     components: BTreeMap<&'static str, HashMap<&'static str, Variant<'static>>>,
@@ -161,9 +183,10 @@ impl Daemon {
         });
         let state = State {
             dying: false,
+            manager: script.manager.unwrap_or("idle"),
             calls: Vec::new(),
             job: HashMap::from([
-                ("Id", Variant::from(7_u32)),
+                ("Id", Variant::from(script.job.unwrap_or(7))),
                 ("Kind", Variant::from("install")),
                 ("Subject", Variant::from(OwnedObjectPath::try_from(ROOT).unwrap().into_inner())),
                 ("StartedBy", Variant::from(0_u32)),
@@ -193,7 +216,7 @@ impl Daemon {
         }));
         let server = daemon.0.connection.object_server();
         server.at(ROOT, zbus::fdo::ObjectManager).await.unwrap();
-        server.at(ROOT, Manager).await.unwrap();
+        server.at(ROOT, Manager(daemon.clone())).await.unwrap();
         server.at(ROOT, Update(daemon.clone())).await.unwrap();
         for (path, ..) in COMPONENTS {
             server.at(path, Component(daemon.clone(), path)).await.unwrap();
@@ -214,7 +237,29 @@ impl Daemon {
 
     /// Puts a Job on the bus as if someone else had begun it.
     pub async fn begin_job(&self) {
-        self.0.connection.object_server().at(JOB, Job(self.clone())).await.unwrap();
+        self.0.connection.object_server().at(self.job(), Job(self.clone())).await.unwrap();
+    }
+
+    /// Goes on by itself with a deployment that another daemon has begun.
+    pub async fn take_up(&self) {
+        self.state().job.insert("Kind", "resume".into());
+        self.begin_job().await;
+        let job = OwnedObjectPath::try_from(self.job()).unwrap().into_inner();
+        self.update(&[("State", "busy".into()), ("ActiveJob", job.into())]).await;
+        self.play(&self.0.script.acts).await;
+    }
+
+    /// Makes a Job that has ended like this.
+    async fn tell_end(&self, result: &'static str, name: &'static str, message: &'static str) -> OwnedObjectPath {
+        self.state().job.insert("Kind", "resume".into());
+        self.begin_job().await;
+        self.play(&[Act::End(result, name, message)]).await;
+        OwnedObjectPath::try_from(self.job()).unwrap()
+    }
+
+    /// Path of its Jobs.
+    fn job(&self) -> String {
+        format!("{ROOT}/job/{}", self.0.script.job.unwrap_or(7))
     }
 
     /// Sets properties of Update, and says so.
@@ -234,7 +279,7 @@ impl Daemon {
         self.0.state.lock().unwrap()
     }
 
-    async fn changed(&self, path: &'static str, interface: &'static str, values: &[(&str, Variant<'_>)]) {
+    async fn changed(&self, path: &str, interface: &'static str, values: &[(&str, Variant<'_>)]) {
         let emitter = SignalEmitter::new(&self.0.connection, path).unwrap();
         let values = values.iter().map(|(name, value)| (*name, value.try_clone().unwrap())).collect();
         let interface = InterfaceName::try_from(interface).unwrap();
@@ -246,7 +291,7 @@ impl Daemon {
         for (name, value) in values {
             self.state().job.insert(name, value.try_clone().unwrap());
         }
-        self.changed(JOB, "org.orchestratord1.Job", values).await;
+        self.changed(&self.job(), "org.orchestratord1.Job", values).await;
     }
 
     async fn component_changed(&self, id: &str, values: &[(&'static str, Variant<'static>)]) {
@@ -272,7 +317,7 @@ impl Daemon {
                     self.component_changed(id, &[("State", "failed".into()), ("LastError", error)]).await;
                 }
                 Act::Log(severity, component, message) => {
-                    let emitter = SignalEmitter::new(&self.0.connection, JOB).unwrap();
+                    let emitter = SignalEmitter::new(&self.0.connection, self.job()).unwrap();
                     Job::log(&emitter, severity, component, message).await.unwrap();
                 }
                 Act::Hold => self.0.go_on.notified().await,
@@ -284,7 +329,14 @@ impl Daemon {
                         ("Error", pair(name, message)),
                     ];
                     self.job_changed(&values).await;
+                    // What rests or is over has no Job at work any more.
+                    let none = OwnedObjectPath::try_from("/").unwrap().into_inner();
+                    self.update(&[("ActiveJob", none.into())]).await;
                     self.0.done.send_replace(true);
+                }
+                Act::Manager(state) => {
+                    self.state().manager = state;
+                    self.changed(ROOT, "org.orchestratord1.Manager", &[("State", state.into())]).await;
                 }
                 Act::Die => self.die().await,
             }
@@ -312,7 +364,7 @@ impl Daemon {
         self.play(&self.0.script.early).await;
         let daemon = self.clone();
         tokio::spawn(async move { daemon.play(&daemon.0.script.acts).await });
-        OwnedObjectPath::try_from(JOB).unwrap()
+        OwnedObjectPath::try_from(self.job()).unwrap()
     }
 }
 

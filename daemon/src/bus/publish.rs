@@ -272,6 +272,10 @@ impl Task {
         let phase = *self.phase.borrow_and_update();
         let mut due = forget;
 
+        // First, because a Component goes on to its next state right after its failure was logged.
+        for job in self.shown_jobs.values_mut() {
+            job.drain_log().await;
+        }
         due = earliest(due, self.publish_components(&status, all).await);
         while let Ok(change) = self.changes.try_recv() {
             self.follow(change).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::error::Error;
+use super::error::{Error, Kind};
 
 /// How many finished Jobs linger at most.
 pub const LINGERING_JOBS: usize = 16;
@@ -334,6 +334,8 @@ impl JobReporter {
             true
         });
         if changed {
+            let text = format!("Job \"{}\" has ended and cannot be cancelled any more.", self.job.id);
+            self.refuse_cancel(Error::new(Kind::NotSupported, text));
             let mut registry = lock(&self.jobs.0);
             let now = Instant::now();
             registry.finished.push_back((self.job.id, now));
@@ -347,7 +349,7 @@ impl Drop for JobReporter {
     /// Work that vanishes without a word has failed.
     fn drop(&mut self) {
         let message = "The work ended without a result; see the log of orchestratord.";
-        self.finish(JobResult::Failed, Some(Error::new(super::error::Kind::Failed, message)));
+        self.finish(JobResult::Failed, Some(Error::new(Kind::Failed, message)));
     }
 }
 
@@ -364,8 +366,6 @@ fn now_micros() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::error::Kind;
-
     #[test]
     fn progress_never_falls_and_done_means_all() {
         let jobs = Jobs::default();
@@ -414,6 +414,15 @@ mod tests {
         assert_eq!(jobs.forget(due), None);
         assert!(matches!(changes.try_recv(), Ok(JobChange::Forgotten(1))));
         assert_eq!(jobs.list().iter().map(|job| job.id).collect::<Vec<_>>(), [running.job().id]);
+    }
+
+    #[test]
+    fn a_job_that_has_ended_cannot_be_cancelled() {
+        let reporter = Jobs::default().begin("install", "system", 0);
+        reporter.finish(JobResult::Stopped, None);
+        let error = reporter.job().cancel().unwrap_err();
+        assert_eq!(error.kind, Kind::NotSupported);
+        assert!(error.message.contains("has ended"), "{error}");
     }
 
     #[test]

@@ -30,6 +30,8 @@ const ALREADY_SUBSCRIBED: &str = "org.freedesktop.systemd1.AlreadySubscribed";
 const CALLS_AT_ONCE: usize = 32;
 /// Time between two tries to reach a PID 1 that is away.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Time in which a connection whose socket failed is closed for all.
+const BREAK: Duration = Duration::from_secs(1);
 
 /// Name and value of a unit's property.
 pub(super) type Property<'a> = (&'static str, Variant<'a>);
@@ -182,6 +184,12 @@ impl Systemd {
         T::try_from(value).map_err(Into::into)
     }
 
+    /// Whether a call failed because the connection to the bus is lost. The call may be told before the connection knows.
+    pub(super) async fn is_lost(&self, error: &zbus::Error) -> bool {
+        let breaks = matches!(error, zbus::Error::InputOutput(_));
+        self.connection.is_closed() || (breaks && tokio::time::timeout(BREAK, self.connection.closed()).await.is_ok())
+    }
+
     /// Repeats a call that does no harm when it is made twice until PID 1 is there to answer it.
     ///
     /// Does not return when the connection to the bus is lost. The units go on without us, and nothing true can be said
@@ -196,7 +204,7 @@ impl Systemd {
             let result = call().await;
             drop(turn);
             match result {
-                Err(_) if self.connection.is_closed() => return std::future::pending().await,
+                Err(error) if self.is_lost(&error).await => return std::future::pending().await,
                 Err(error) if is_absent(&error) || is_crowded(&error) => {
                     tracing::debug!(%error, "systemd cannot be asked now");
                     tokio::time::sleep(PAUSE).await;

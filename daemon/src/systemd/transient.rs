@@ -8,7 +8,7 @@
 //! A question ([`Stdout::Answer`]) is not taken over but ended and forgotten, and has to be asked again: what of the
 //! answer the former daemon had read already went with it, and half an answer is worse than none.
 //!
-//! Needs systemd 243 or later (`ExecStartEx`).
+//! Needs systemd 240 or later (`Type=exec`).
 
 mod spool;
 mod unit;
@@ -164,7 +164,7 @@ impl TransientRunner {
             let Err(error) = self.systemd.start_transient(&unit.name, &properties).await else {
                 return Ok(());
             };
-            if self.systemd.connection().is_closed() {
+            if self.systemd.is_lost(&error).await {
                 return std::future::pending().await;
             }
             match error_name(&error).as_deref() {

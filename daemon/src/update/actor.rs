@@ -14,25 +14,31 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say};
+use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say, show, standing_error};
+use super::document::Document;
 use super::environment::{Environment, unique_tag};
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
 };
+use super::interface::Tree;
 use super::machine::{Deployment, Event};
+use super::manifest::Manifest;
 use super::manifests::ManifestStore;
 use super::plan::Plan;
 use super::prepare::prepare;
-use super::record::{Found, Last, Record};
+use super::record::{Found, Last, Record, RecordError};
 use super::survey::{inventory, survey};
 use super::view::View;
 use crate::core::error::{Error, Kind};
-use crate::core::job::{JobReporter, JobResult, Jobs, Severity};
+use crate::core::job::{JobReporter, JobResult, Jobs, LogLine, Severity};
+use crate::core::store;
 
 /// Requests that may wait to be looked at.
 const MAILBOX: usize = 32;
 /// Requests that may wait for queries or for a Job of the daemon's own to end.
 const WAITING: usize = 32;
+/// The answer to an install that the end of the daemon has overtaken.
+const STOPPING: &str = "The daemon \"orchestratord\" is stopping and takes no new work.";
 /// What Jobs of this domain work on.
 const SUBJECT: &str = "system";
 
@@ -45,8 +51,8 @@ enum Worked {
     Query,
     /// An install was refused before anything was touched; with a record if later calls have to find one.
     Refused(Option<Box<OpenDeployment>>),
-    /// A deployment was worked on.
-    Deployment(Ending, Arc<JobReporter>),
+    /// A deployment was worked on; if it is over, with what is wrong with the Components now.
+    Deployment(Ending, Arc<JobReporter>, Vec<Error>),
 }
 
 /// Who works on a deployment now.
@@ -56,6 +62,22 @@ enum Working {
     Caller,
     /// The daemon itself, after a restart.
     Daemon,
+}
+
+/// What a caller wants of an open deployment.
+enum Wish {
+    Resume(RunOptions),
+    /// With true, although a Component cannot go back.
+    Rollback(RunOptions, bool),
+}
+
+impl Wish {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Resume(_) => "resume",
+            Self::Rollback(..) => "rollback",
+        }
+    }
 }
 
 /// The actor of the update domain.
@@ -68,6 +90,8 @@ pub struct Actor {
     requests: mpsc::Receiver<Request>,
     waiting: VecDeque<Request>,
     open: Option<Box<OpenDeployment>>,
+    /// Why nobody knows whether a deployment is open: the medium does not let its record be read.
+    unreadable: Option<Error>,
     working: Working,
     queries: usize,
     tasks: JoinSet<Worked>,
@@ -87,6 +111,7 @@ impl Actor {
             requests,
             waiting: VecDeque::new(),
             open: None,
+            unreadable: None,
             working: Working::Nobody,
             queries: 0,
             tasks: JoinSet::new(),
@@ -127,12 +152,38 @@ impl Actor {
                 self.view.error(last.error);
             }
             Ok(None) => {}
-            Err(error) => self.alarm(error.into()),
+            Err(error) => {
+                // It may have said so, and forgetting that would be silent.
+                self.view.inconsistent(true);
+                self.alarm(error.into());
+            }
         }
         match Record::open(&settings.datastore_dir) {
             Ok(Some(found)) => self.found(found),
-            Ok(None) => self.look_around(),
-            Err(error) => self.damaged(&error.into()),
+            Ok(None) => {
+                self.sweep();
+                self.look_around();
+            }
+            Err(error @ RecordError::Damaged { .. }) => self.damaged(&error.into()),
+            // The record may be sound; whoever calls next has it read again.
+            Err(error @ RecordError::Store(_)) => {
+                let error = Error::from(error);
+                self.alarm(error.clone());
+                self.view.at_rest(UpdateState::Waiting, None);
+                self.unreadable = Some(error);
+            }
+        }
+    }
+
+    /// No deployment is open, so nothing of one is needed any more. What cannot be removed now can be at the next start.
+    fn sweep(&self) {
+        let settings = &self.environment.settings;
+        let swept = [
+            store::remove_directory(&Tree::all(&settings.datastore_dir)),
+            ManifestStore::new(&settings.manifest_store).end(),
+        ];
+        for error in swept.into_iter().filter_map(Result::err) {
+            tracing::warn!("{error}");
         }
     }
 
@@ -142,9 +193,10 @@ impl Actor {
             tracing::warn!("The last entry of the deployment's record was cut short; going on from the one before it.");
         }
         let open = Box::new(OpenDeployment { record, plan: Arc::new(plan), state: deployment });
-        self.view.planned(&open.plan);
+        show(&self.view, &open);
         if open.state.head.rest.is_some() {
             let (state, point) = resting_place(&open.state);
+            self.view.error(standing_error(&open.state));
             self.view.at_rest(state, point);
             self.open = Some(open);
             return;
@@ -221,12 +273,30 @@ impl Actor {
     }
 
     fn take(&mut self, request: Request) {
+        let needs_record = matches!(request, Request::Install(..) | Request::Resume(..) | Request::Rollback(..));
+        if needs_record && self.unreadable.take().is_some() {
+            self.take_up();
+        }
         let busy = !matches!(self.working, Working::Nobody);
+        match (request, self.unreadable.clone()) {
+            (
+                Request::Install(_, _, _, reply) | Request::Resume(_, _, reply) | Request::Rollback(_, _, _, reply),
+                Some(error),
+            ) => drop(reply.send(Err(error))),
+            (request, _) => self.take_readable(request, busy),
+        }
+    }
+
+    fn take_readable(&mut self, request: Request, busy: bool) {
         match request {
             // An error in answering means that the caller has gone; that is no concern of ours.
             Request::Ping(reply) => drop(reply.send(())),
             Request::Reload(reply) => drop(reply.send(self.reload())),
             Request::Inventory(scope, _, reply) if busy => drop(reply.send(Ok(self.known(scope)))),
+            // Whoever asks all the time must not keep an install from its turn.
+            request @ (Request::Inventory(..) | Request::Plan(..)) if !busy && !self.waiting.is_empty() => {
+                self.wait(request);
+            }
             Request::Inventory(scope, components, reply) => self.inventory(scope, components.as_deref(), reply),
             Request::Plan(_, reply) if busy => drop(reply.send(Err(self.busy()))),
             Request::Plan(manifest, reply) => {
@@ -247,10 +317,10 @@ impl Actor {
             }
             request @ (Request::Resume(..) | Request::Rollback(..)) if self.queries > 0 => self.wait(request),
             Request::Resume(options, caller, reply) => {
-                self.go_on("resume", caller, reply, |boot_id| Event::Resume(options, boot_id));
+                self.go_on(Wish::Resume(options), caller, reply);
             }
             Request::Rollback(options, force, caller, reply) => {
-                self.go_on("rollback", caller, reply, |boot_id| Event::Rollback(options, force, boot_id));
+                self.go_on(Wish::Rollback(options, force), caller, reply);
             }
         }
     }
@@ -264,25 +334,28 @@ impl Actor {
             Request::Install(_, _, _, reply) | Request::Resume(_, _, reply) | Request::Rollback(_, _, _, reply) => {
                 drop(reply.send(Err(error)));
             }
-            // Nothing else waits.
-            _ => {}
+            Request::Inventory(_, _, reply) => drop(reply.send(Err(error))),
+            Request::Plan(_, reply) => drop(reply.send(Err(error))),
+            Request::Reload(reply) => drop(reply.send(Err(error))),
+            Request::Ping(reply) => drop(reply.send(())),
         }
     }
 
     fn busy(&self) -> Error {
         let status = self.view.now();
+        let manifest = match status.manifest.as_str() {
+            "" => "a refused Manifest".to_owned(),
+            name => format!("\"{name}\""),
+        };
         let text = match (self.open.as_ref().map(|open| resting_place(&open.state)), status.active_job) {
             (Some((UpdateState::RebootRequired, _)), _) => format!(
-                "A deployment of \"{}\" waits for a reboot of the host; reboot and resume it, or roll it back.",
-                status.manifest
+                "A deployment of {manifest} waits for a reboot of the host; reboot and resume it, or roll it back."
             ),
-            (Some((_, Some(point))), _) => format!(
-                "A deployment of \"{}\" rests before {}; resume it or roll it back.",
-                status.manifest,
-                point.as_str()
-            ),
-            (Some(_), _) => format!("A deployment of \"{}\" is open; resume it or roll it back.", status.manifest),
-            (None, Some(job)) => format!("Job \"{job}\" is at work on a deployment of \"{}\".", status.manifest),
+            (Some((_, Some(point))), _) => {
+                format!("A deployment of {manifest} rests before {}; resume it or roll it back.", point.as_str())
+            }
+            (Some(_), _) => format!("A deployment of {manifest} is open; resume it or roll it back."),
+            (None, Some(job)) => format!("Job \"{job}\" is at work on a deployment of {manifest}."),
             (None, None) => "Another install is being prepared.".to_owned(),
         };
         Error::new(Kind::Busy, text)
@@ -293,7 +366,11 @@ impl Actor {
         self.environment = (self.load)().inspect_err(|error| tracing::error!("{error}"))?;
         if matches!(self.working, Working::Nobody) && self.open.is_none() {
             let topology = self.environment.topology(None);
-            self.view.error(topology.as_ref().err().cloned());
+            let of_configuration =
+                |error: &Error| matches!(error.kind, Kind::InvalidTopology | Kind::InvalidConfiguration);
+            if topology.is_ok() && self.view.now().last_error.as_ref().is_some_and(of_configuration) {
+                self.view.error(None);
+            }
             self.look_around();
             topology?;
         }
@@ -350,15 +427,22 @@ impl Actor {
         let (environment, view, jobs, stop) =
             (self.environment.clone(), self.view.clone(), self.jobs.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            match begin(&manifest, &options, &environment, &view).await {
+            let begun = tokio::select! {
+                biased;
+                () = stop.cancelled() => Err((Error::new(Kind::NotSupported, STOPPING), None)),
+                begun = begin(&manifest, &options, &environment, &view) => begun,
+            };
+            match begun {
                 Ok((open, boot_id)) => {
                     let job = Arc::new(jobs.begin("install", SUBJECT, caller));
                     view.busy(Some(job.job().id));
                     view.error(None);
+                    view.planned(&open.plan);
                     drop(reply.send(Ok(job.job().id)));
-                    let ending =
-                        Drive::new(open, environment, job.clone(), view, stop).run(Event::Begin(boot_id), false).await;
-                    Worked::Deployment(ending, job)
+                    let drive = Drive::new(open, environment.clone(), job.clone(), view.clone(), stop.clone());
+                    let ending = drive.run(Event::Begin(boot_id), false).await;
+                    let errors = look_after(&ending, &environment, &view, &stop).await;
+                    Worked::Deployment(ending, job, errors)
                 }
                 Err((error, open)) => {
                     tracing::error!("{error}");
@@ -370,27 +454,30 @@ impl Actor {
         });
     }
 
-    fn go_on(
-        &mut self,
-        kind: &'static str,
-        caller: u32,
-        reply: oneshot::Sender<Result<u32, Error>>,
-        event: impl FnOnce(String) -> Event,
-    ) {
-        let Some(open) = self.open.take() else {
+    fn go_on(&mut self, wish: Wish, caller: u32, reply: oneshot::Sender<Result<u32, Error>>) {
+        let kind = wish.kind();
+        let Some(mut open) = self.open.take() else {
             return drop(reply.send(self.tell_last(kind, caller)));
         };
-        match self.environment.host.boot_id() {
-            Ok(boot_id) => {
-                self.working = Working::Caller;
-                let id = self.drive(open, kind, caller, event(boot_id), false);
-                drop(reply.send(Ok(id)));
-            }
+        let boot_id = match self.environment.host.boot_id() {
+            Ok(boot_id) => boot_id,
             Err(error) => {
                 self.open = Some(open);
-                drop(reply.send(Err(error.into())));
+                return drop(reply.send(Err(error.into())));
             }
-        }
+        };
+        self.working = Working::Caller;
+        let stalled = open.state.head.rest.is_none();
+        let event = match wish {
+            Wish::Resume(options) | Wish::Rollback(options, _) if stalled => {
+                open.state.take_up(options, kind == "rollback");
+                Event::Recover(boot_id)
+            }
+            Wish::Resume(options) => Event::Resume(options, boot_id),
+            Wish::Rollback(options, force) => Event::Rollback(options, force, boot_id),
+        };
+        let id = self.drive(open, kind, caller, event, stalled);
+        drop(reply.send(Ok(id)));
     }
 
     /// After the daemon ended a deployment by itself, the first who asks gets to know how.
@@ -421,8 +508,13 @@ impl Actor {
         let job = Arc::new(self.jobs.begin(kind, SUBJECT, caller));
         let id = job.job().id;
         self.view.busy(Some(id));
-        let drive = Drive::new(*open, self.environment.clone(), job.clone(), self.view.clone(), self.stop.clone());
-        self.tasks.spawn(async move { Worked::Deployment(drive.run(event, recovering).await, job) });
+        let (environment, view, stop) = (self.environment.clone(), self.view.clone(), self.stop.clone());
+        let drive = Drive::new(*open, environment.clone(), job.clone(), view.clone(), stop.clone());
+        self.tasks.spawn(async move {
+            let ending = drive.run(event, recovering).await;
+            let errors = look_after(&ending, &environment, &view, &stop).await;
+            Worked::Deployment(ending, job, errors)
+        });
         id
     }
 
@@ -440,16 +532,19 @@ impl Actor {
             Worked::Refused(open) => {
                 self.working = Working::Nobody;
                 let (state, point) = open.as_ref().map_or((UpdateState::Idle, None), |open| resting_place(&open.state));
+                if let Some(open) = &open {
+                    self.view.manifest(&open.plan.manifest);
+                }
                 self.view.at_rest(state, point);
                 self.open = open;
             }
-            Worked::Deployment(ending, job) => {
+            Worked::Deployment(ending, job, errors) => {
                 let by_daemon = matches!(self.working, Working::Daemon);
                 self.working = Working::Nobody;
                 match ending {
                     Ending::Open(open) => self.open = Some(open),
                     Ending::Abandoned => {}
-                    Ending::Over(finished) => self.over(*finished, by_daemon, &job),
+                    Ending::Over(finished) => self.over(*finished, by_daemon, &job, errors),
                 }
             }
         }
@@ -468,7 +563,7 @@ impl Actor {
         }
     }
 
-    fn over(&mut self, finished: Finished, by_daemon: bool, job: &JobReporter) {
+    fn over(&mut self, finished: Finished, by_daemon: bool, job: &JobReporter, errors: Vec<Error>) {
         let Finished { record, plan, result, committed, error } = finished;
         let last = Last {
             manifest: plan.manifest.clone(),
@@ -485,16 +580,52 @@ impl Actor {
         if let Err(error) = record.close(&last) {
             say(job, Severity::Error, "", &error.to_string());
         }
-        let reason = last.error.as_ref().map(|error| format!(" {}", error.message)).unwrap_or_default();
-        let text = format!("The deployment of \"{}\" is over: {}.{reason}", plan.manifest, last.result.as_str());
-        say(job, if last.error.is_some() { Severity::Error } else { Severity::Info }, "", &text);
+        let text = match plan.manifest.as_str() {
+            "" => format!("The deployment that was refused is over: {}.", last.result.as_str()),
+            name => format!("The deployment of \"{name}\" is over: {}.", last.result.as_str()),
+        };
+        // The Job says itself what went wrong; whoever reads the daemon's log may not know of the Job.
+        if let Some(error) = &last.error {
+            tracing::error!(job = job.job().id, "{text} {}", error.message);
+        } else {
+            tracing::info!(job = job.job().id, "{text}");
+        }
+        job.log(LogLine { severity: Severity::Info, component: String::new(), message: text });
         self.view.inconsistent(last.inconsistent);
-        self.view.error(last.error.clone());
+        self.view.error(last.error.clone().or_else(|| errors.into_iter().next()));
         self.view.manifest(&manifests.current_name());
         self.view.all_idle();
         self.view.at_rest(UpdateState::Idle, None);
         job.finish(last.result, last.error);
-        self.look_around();
+    }
+}
+
+/// Asks the Components what a deployment that is over has made of them, before its Job ends and before the record is
+/// closed: whoever waits for the Job finds the new versions. Returns what is wrong with them.
+async fn look_after(ending: &Ending, environment: &Environment, view: &View, stop: &CancellationToken) -> Vec<Error> {
+    let Ending::Over(finished) = ending else { return Vec::new() };
+    if finished.plan.members.is_empty() {
+        return Vec::new();
+    }
+    let topology = match environment.topology(None) {
+        Ok(topology) => topology,
+        Err(error) => {
+            // The deployment had a Topology of its own. This one is looked at when somebody asks for it.
+            tracing::warn!("{error}");
+            return Vec::new();
+        }
+    };
+    view.system_type(&topology.system_type);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Vec::new(),
+        survey = survey(&topology, environment) => {
+            view.surveyed(&survey.found, survey.errors.is_empty());
+            for error in &survey.errors {
+                tracing::warn!("{error}");
+            }
+            survey.errors
+        }
     }
 }
 
@@ -511,10 +642,11 @@ async fn begin(
         let prepared = prepare(manifest, environment).await?;
         view.surveyed(&prepared.surveyed, true);
         let state = Deployment::new(orders(&prepared.plan), options.clone());
-        let open = record(environment, &manifest.text, prepared.plan, state)?;
+        // The record comes last: once it stands, there is a deployment.
         ManifestStore::new(&environment.settings.manifest_store)
-            .begin(&open.plan.manifest_digest, &manifest.text)
+            .begin(&prepared.plan.manifest_digest, &manifest.text)
             .map_err(Error::from)?;
+        let open = record(environment, &manifest.text, prepared.plan, state)?;
         Ok((open, boot_id))
     };
     let error = match prepared.await {
@@ -524,7 +656,8 @@ async fn begin(
     if options.stop_before.is_empty() {
         return Err((error, None));
     }
-    let plan = Plan { id: unique_tag("failed"), ..Plan::default() };
+    let name = Manifest::parse(&Document::new("manifest", &manifest.text)).map(|manifest| manifest.name);
+    let plan = Plan { id: unique_tag("failed"), manifest: name.unwrap_or_default(), ..Plan::default() };
     let state = Deployment::failed_early(options.clone(), error.clone());
     match record(environment, &manifest.text, plan, state) {
         Ok(open) => Err((error, Some(Box::new(open)))),

@@ -9,7 +9,7 @@ use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
-use super::machine::{Activity, Deployment, Effect, Event, Outcome, Rest};
+use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
 use super::member::{self, Calls};
 use super::plan::Plan;
 use super::record::Record;
@@ -38,6 +38,14 @@ pub enum Ending {
     Over(Box<Finished>),
     /// The daemon stops; the next one finds the record and goes on.
     Abandoned,
+}
+
+/// Why a step is not taken.
+enum Halt {
+    /// The caller cannot have what it wants; all is as before.
+    Refused(Error),
+    /// The deployment cannot go on.
+    Stalled(Error),
 }
 
 /// A deployment that is over; its record still has to be closed before its Job may end.
@@ -78,7 +86,6 @@ impl Drive {
         view: View,
         stop: CancellationToken,
     ) -> Self {
-        view.planned(&open.plan);
         let interfaces = open.plan.members.iter().map(|member| {
             let job = job.clone();
             Arc::new(Interface {
@@ -117,7 +124,8 @@ impl Drive {
             for event in std::mem::take(&mut events) {
                 let effects = match self.step(event) {
                     Ok(effects) => effects,
-                    Err(error) => return self.refused(error),
+                    Err(Halt::Refused(error)) => return self.refused(error),
+                    Err(Halt::Stalled(error)) => return self.stalled(&error),
                 };
                 for effect in effects {
                     match effect {
@@ -182,41 +190,63 @@ impl Drive {
     }
 
     /// Lets the machine decide, and puts what it decided on disk before anybody acts on it.
-    fn step(&mut self, event: Event) -> Result<Vec<Effect>, Error> {
+    fn step(&mut self, event: Event) -> Result<Vec<Effect>, Halt> {
+        let impossible = |error: super::machine::Impossible| Halt::Refused(Error::new(Kind::Failed, error.to_string()));
         let before = self.open.state.clone();
-        let effects =
-            self.open.state.step(event.clone()).map_err(|error| Error::new(Kind::Failed, error.to_string()))?;
-        // Without effects nothing depends on this step yet, and the next one that matters takes it along.
-        let Err(error) = self.open.record.save(&self.open.state, !effects.is_empty()) else {
-            self.after_step();
-            return Ok(effects);
+        let mut effects = self.open.state.step(event.clone()).map_err(impossible)?;
+        if let Err(error) = self.save(!effects.is_empty()) {
+            // Without effects nothing depends on this step yet, and the next one that matters takes it along.
+            if effects.is_empty() {
+                self.after_step();
+                return Ok(effects);
+            }
+            match event {
+                // Nothing has been done yet on behalf of this caller.
+                Event::Begin(_) | Event::Resume(..) | Event::Rollback(..) => {
+                    self.open.state = before;
+                    return Err(Halt::Refused(error));
+                }
+                // As before the daemon was gone. Going back without a record at every start could reboot for ever.
+                Event::Recover(_) => return Err(Halt::Stalled(error)),
+                _ => {}
+            }
+            if !self.open.state.head.failed && !self.open.state.is_committed() {
+                self.open.state = before;
+                self.open.state.step(Event::Unrecorded(error.clone())).map_err(impossible)?;
+                effects = self.open.state.step(event).map_err(impossible)?;
+                // Perhaps this fits where the other did not.
+                drop(self.save(true));
+            }
+            if !self.open.record.leads_to_same_end(&self.open.state, &effects) {
+                return Err(Halt::Stalled(error));
+            }
+        }
+        self.after_step();
+        Ok(effects)
+    }
+
+    /// Puts the state on disk, at the second try if need be: a medium may stumble once.
+    fn save(&mut self, durable: bool) -> Result<(), Error> {
+        let saved = self.open.record.save(&self.open.state, durable);
+        let saved = saved.or_else(|_| self.open.record.save(&self.open.state, durable));
+        let error = match saved {
+            Ok(()) => return Ok(()),
+            Err(error) => Error::from(error),
         };
-        let error = Error::from(error);
         if !std::mem::replace(&mut self.told_of_storage, true) {
             self.say(Severity::Error, "", &error.message);
         }
-        if before.is_bound() {
-            // There is only one way to go, with or without a record.
-            self.after_step();
-            return Ok(effects);
-        }
-        self.open.state = before;
-        if matches!(event, Event::Begin(_) | Event::Resume(..) | Event::Rollback(..)) {
-            return Err(error);
-        }
-        let impossible = |error: super::machine::Impossible| Error::new(Kind::Failed, error.to_string());
-        self.open.state.step(Event::Unrecorded(error)).map_err(impossible)?;
-        let effects = self.open.state.step(event).map_err(impossible)?;
-        // Should this fail too, the older state on disk leads to the same end.
-        drop(self.open.record.save(&self.open.state, true));
-        self.after_step();
-        Ok(effects)
+        Err(error)
     }
 
     fn after_step(&self) {
         let state = &self.open.state;
         if !state.can_cancel() {
-            let why = if state.head.failed { "it is being rolled back" } else { "it is being committed" };
+            let why = match state.head.phase {
+                _ if state.head.failed => "it is being rolled back",
+                super::machine::Phase::HostReboot(_) => "it waits for a reboot of the host",
+                _ => "it is being committed",
+            };
             let text = format!("The deployment cannot be cancelled any more: {why}.");
             self.job.refuse_cancel(Error::new(Kind::NotSupported, text));
         }
@@ -293,6 +323,15 @@ impl Drive {
         self.end(state, point, JobResult::Failed, Some(error))
     }
 
+    /// What comes next cannot be put on disk, so it is not done. The deployment rests where the disk says it is; whoever
+    /// goes on with it does so as after a crash.
+    fn stalled(mut self, error: &Error) -> Ending {
+        let text = format!("{} The deployment rests until its record can be written again.", error.message);
+        self.say(Severity::Error, "", &text);
+        self.open.state = self.open.record.saved().clone();
+        self.end(UpdateState::Waiting, None, JobResult::Failed, Some(Error::new(error.kind, text)))
+    }
+
     fn end(self, state: UpdateState, point: Option<StopPoint>, result: JobResult, error: Option<Error>) -> Ending {
         self.view.error(error.clone());
         self.view.at_rest(state, point);
@@ -326,6 +365,30 @@ pub fn resting_place(state: &Deployment) -> (UpdateState, Option<StopPoint>) {
         Some(Rest::RebootRequired) => (UpdateState::RebootRequired, None),
         None => (UpdateState::Waiting, None),
     }
+}
+
+/// Shows how far the Components of a deployment are that an earlier daemon left behind.
+pub fn show(view: &View, open: &OpenDeployment) {
+    view.planned(&open.plan);
+    for (planned, member) in open.plan.members.iter().zip(&open.state.members) {
+        let Some(activity) = member::last_activity(member) else { continue };
+        view.component(&planned.key, |component| {
+            let failed = member.call == Some(CallState::Failed);
+            if failed { "failed" } else { activity.as_str() }.clone_into(&mut component.state);
+            component.progress = member::share(activity);
+        });
+    }
+}
+
+/// What stands against an open deployment, for the status after a restart: what went wrong first, or the state in which
+/// the way back has left the System.
+pub fn standing_error(state: &Deployment) -> Option<Error> {
+    let head = &state.head;
+    if !head.inconsistent {
+        return head.cause.clone();
+    }
+    let reason = head.rollback_error.as_ref().or(head.cause.as_ref()).map(|error| format!(" {}", error.message));
+    Some(Error::new(Kind::Inconsistent, format!("The System is inconsistent.{}", reason.unwrap_or_default())))
 }
 
 /// Writes a line to the daemon's log and to the log of the Job.

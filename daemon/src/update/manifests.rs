@@ -61,8 +61,14 @@ impl ManifestStore {
         let current = format!("{}.yaml", String::from_utf8_lossy(&current));
         // An error means that nothing was ever stored.
         let Ok(entries) = fs::read_dir(&self.directory) else { return Ok(()) };
+        let entries: Vec<_> = entries.filter_map(Result::ok).collect();
+        // Left behind by a crash in the middle of a write.
+        let drafts = entries.iter().map(fs::DirEntry::path);
+        drafts
+            .filter(|path| path.extension().is_some_and(|extension| extension == "new"))
+            .try_for_each(|path| store::remove_file(&path))?;
         let mut others: Vec<_> = entries
-            .filter_map(Result::ok)
+            .into_iter()
             .filter(|entry| {
                 let name = entry.file_name();
                 Path::new(&name).extension().is_some_and(|extension| extension == "yaml") && name != *current

@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::interface::{
     ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
 };
-use super::machine::{Activity, Deployment, Outcome, Phase};
+use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::view::View;
 use crate::core::error::{Error, Kind};
@@ -150,8 +150,12 @@ impl Calls {
 /// Names the file in what is wrong with an Artifact.
 fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
     match error {
-        InterfaceError::Call { word, component, cause: CallError::Artifact(cause) } => {
-            InterfaceError::Call { word, component, cause: CallError::Artifact(cause.in_file(path)) }
+        InterfaceError::Call { word, component, cause } => {
+            let cause = match *cause {
+                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(path)),
+                cause => cause,
+            };
+            InterfaceError::Call { word, component, cause: Box::new(cause) }
         }
         error => error,
     }
@@ -214,15 +218,18 @@ pub fn share(activity: Activity) -> f64 {
     }
 }
 
+/// What was last done with a Component.
+pub fn last_activity(member: &Member) -> Option<Activity> {
+    // A query about going back says nothing about how far it came.
+    member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max()
+}
+
 /// How much of the deployment is behind, from its state alone.
 pub fn progress(state: &Deployment) -> f64 {
     if state.head.phase == Phase::Done || state.members.is_empty() {
         return 0.0;
     }
-    let of = |member: &super::machine::Member| {
-        let last = member.attempts.keys().copied().filter(|activity| !matches!(activity, Activity::AskRollback)).max();
-        last.map_or(0.0, share)
-    };
+    let of = |member: &Member| last_activity(member).map_or(0.0, share);
     state.members.iter().map(of).sum::<f64>() / count(state.members.len())
 }
 
@@ -237,7 +244,8 @@ pub fn step_text(state: &Deployment) -> String {
         Phase::BeforeCommit => "before ArtifactCommit".to_owned(),
         Phase::BeforeRollback => "before ArtifactRollback".to_owned(),
         Phase::BeforeCleanup => "before Cleanup".to_owned(),
-        Phase::Done => "done".to_owned(),
+        // Nothing is being done any more.
+        Phase::Done => String::new(),
     }
 }
 

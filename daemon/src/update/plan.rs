@@ -47,6 +47,8 @@ pub struct Unchanged {
     pub key: ComponentKey,
     /// Name of the Interface.
     pub interface: String,
+    /// What the Topology adds to the arguments of the Interface.
+    pub arguments: Vec<String>,
     /// Order group.
     pub order: u32,
     /// Version it has; empty if unknown.

@@ -155,6 +155,7 @@ fn select(
             Selection::Unchanged { .. } => plan.unchanged.push(Unchanged {
                 key: component.key.clone(),
                 interface: component.interface.clone(),
+                arguments: component.arguments.clone(),
                 order: entry.order,
                 version: version(&component.provides),
             }),

@@ -12,11 +12,13 @@
 //! is removed, so a crash while it is removed leaves nothing either.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::{Deployment, Head, Member};
+use super::artifact::format::hex;
+use super::machine::{Activity, Deployment, Effect, Head, Member};
 use super::plan::Plan;
 use crate::core::error::{Error, Kind};
 use crate::core::job::JobResult;
@@ -46,6 +48,14 @@ impl From<RecordError> for Error {
     fn from(error: RecordError) -> Self {
         Self::new(Kind::Storage, error.to_string())
     }
+}
+
+/// The first entry of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+struct Opening {
+    /// SHA-256 of `plan.json`, hexadecimal: a wrong letter in it could name another Component.
+    plan: String,
+    deployment: Deployment,
 }
 
 /// What one step changed.
@@ -104,7 +114,14 @@ impl Record {
         store::remove_directory(&draft)?;
         match Self::fill(&draft, manifest, plan, deployment) {
             Ok(mut record) => {
-                store::rename_directory(&draft, &directory)?;
+                // No deployment is open, so this is what could not be removed when the last one ended.
+                discard(&directory)?;
+                if let Err(error) = store::rename_directory(&draft, &directory) {
+                    // It may have its name already, but not for good. Should it stay, the next start gives it up, because
+                    // it says that nothing has begun.
+                    drop(discard(&directory));
+                    return Err(error.into());
+                }
                 record.directory = directory;
                 Ok(record)
             }
@@ -119,12 +136,14 @@ impl Record {
     fn fill(draft: &Path, manifest: &str, plan: &Plan, deployment: Deployment) -> Result<Self, RecordError> {
         store::make_directory(draft)?;
         store::replace(&draft.join("manifest.yaml"), manifest.as_bytes())?;
-        store::replace(&draft.join("plan.json"), &encode(plan, &draft.join("plan.json"))?)?;
+        let plan = encode(plan, &draft.join("plan.json"))?;
+        store::replace(&draft.join("plan.json"), &plan)?;
         let path = draft.join("journal");
         let mut journal = Journal::create(&path)?;
-        journal.append(&encode(&deployment, &path)?, true)?;
+        let opening = Opening { plan: sha256(&plan), deployment };
+        journal.append(&encode(&opening, &path)?, true)?;
         store::sync_directory(draft)?;
-        Ok(Self { directory: draft.to_owned(), journal, saved: deployment })
+        Ok(Self { directory: draft.to_owned(), journal, saved: opening.deployment })
     }
 
     /// Reads the record of the open deployment, if there is one.
@@ -136,12 +155,23 @@ impl Record {
         if !directory.try_exists().map_err(StoreError::of("open", &directory))? {
             return Ok(None);
         }
-        let path = directory.join("plan.json");
-        let plan: Plan = decode(&store::read(&path, PLAN_LIMIT)?.unwrap_or_default(), &path)?;
         let path = directory.join("journal");
-        let (journal, found) = Journal::open(&path)?;
+        let (journal, found) = Journal::open(&path).map_err(|error| match error.io().kind() {
+            // Anything else may be gone at the next try.
+            ErrorKind::InvalidData | ErrorKind::NotFound | ErrorKind::FileTooLarge => {
+                RecordError::Damaged { path: path.clone(), reason: error.io().to_string() }
+            }
+            _ => error.into(),
+        })?;
         let mut entries = found.entries.into_iter();
-        let mut deployment: Deployment = decode(&entries.next().unwrap_or_default(), &path)?;
+        let Opening { plan: digest, mut deployment } = decode(&entries.next().unwrap_or_default(), &path)?;
+        let plan_path = directory.join("plan.json");
+        let plan = store::read(&plan_path, PLAN_LIMIT)?.unwrap_or_default();
+        if sha256(&plan) != digest {
+            let reason = "it is not what was written".to_owned();
+            return Err(RecordError::Damaged { path: plan_path, reason });
+        }
+        let plan: Plan = decode(&plan, &plan_path)?;
         for entry in entries {
             let change: Change = decode(&entry, &path)?;
             change.apply(&mut deployment).map_err(|reason| RecordError::Damaged { path: path.clone(), reason })?;
@@ -164,6 +194,28 @@ impl Record {
         Ok(())
     }
 
+    /// The state that is on disk.
+    pub fn saved(&self) -> &Deployment {
+        &self.saved
+    }
+
+    /// Whether these effects of a state that is not on disk may be carried out: a daemon that comes back and knows only
+    /// what is on disk has to bring the deployment to the same end.
+    ///
+    /// `Cleanup` takes away the way back, so it has to be on disk that it comes to that; and a reboot that is not on disk
+    /// would be asked for at every start.
+    pub fn leads_to_same_end(&self, state: &Deployment, effects: &[Effect]) -> bool {
+        if self.saved.is_cleaning_up() {
+            return true;
+        }
+        let bound = |effect: &Effect| match effect {
+            Effect::Run(_, activity) => *activity != Activity::Cleanup,
+            Effect::RebootHost | Effect::Finish { .. } => false,
+            Effect::Rest { .. } | Effect::Refuse(_) | Effect::Warn(_) => true,
+        };
+        state.head.failed && self.saved.leads_back() && effects.iter().all(bound)
+    }
+
     /// The Manifest as the caller gave it.
     pub fn manifest(&self) -> Result<String, RecordError> {
         let path = self.directory.join("manifest.yaml");
@@ -171,16 +223,12 @@ impl Record {
         String::from_utf8(bytes).map_err(|error| RecordError::Damaged { path, reason: error.to_string() })
     }
 
-    /// The deployment is over: remembers how it ended, then removes the record.
+    /// The deployment is over: remembers how it ended, then removes the record. If that cannot be remembered, the record
+    /// stays, and the next start ends the deployment anew.
     pub fn close(self, last: &Last) -> Result<(), RecordError> {
-        let datastore = self.directory.parent().unwrap_or(&self.directory).to_owned();
-        let remembered = last.save(&datastore);
-        let old = datastore.join("deployment.old");
-        store::remove_directory(&old)?;
-        store::rename_directory(&self.directory, &old)?;
-        store::remove_directory(&old)?;
-        // Perhaps there was no space, and now there is.
-        remembered.or_else(|_| last.save(&datastore))
+        let datastore = self.directory.parent().unwrap_or(&self.directory);
+        last.save(datastore)?;
+        Ok(discard(&self.directory)?)
     }
 
     /// Puts a record that cannot be read aside, so that a new deployment can be made; it is kept for people.
@@ -220,6 +268,21 @@ impl Last {
         let path = datastore.join("last.json");
         store::read(&path, LAST_LIMIT)?.map(|bytes| decode(&bytes, &path)).transpose()
     }
+}
+
+/// Removes the directory of a record: it loses its name first, so that there is never half a record.
+fn discard(directory: &Path) -> Result<(), StoreError> {
+    if !directory.try_exists().map_err(StoreError::of("open", directory))? {
+        return Ok(());
+    }
+    let old = directory.with_file_name("deployment.old");
+    store::remove_directory(&old)?;
+    store::rename_directory(directory, &old)?;
+    store::remove_directory(&old)
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 fn encode<T: Serialize>(value: &T, path: &Path) -> Result<Vec<u8>, RecordError> {
@@ -280,9 +343,9 @@ mod tests {
         assert_eq!(std::fs::read_dir(datastore.path()).unwrap().count(), 0);
     }
 
-    /// A journal cut at any byte gives a state that once was, in full.
+    /// A journal cut anywhere gives a state that once was, in full.
     #[test]
-    fn a_cut_at_any_byte_gives_an_earlier_state() {
+    fn a_cut_anywhere_gives_an_earlier_state() {
         let datastore = tempfile::tempdir().unwrap();
         let mut deployment = deployment();
         let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
@@ -296,13 +359,68 @@ mod tests {
         let used = usize::try_from(record.journal.length()).unwrap();
         let path = datastore.path().join("deployment/journal");
         let whole = std::fs::read(&path).unwrap();
-        for at in first..used {
+        let mut latest = 0;
+        for at in (first..used).step_by(13) {
             let mut cut = whole.clone();
             cut[at..].fill(0);
             std::fs::write(&path, &cut).unwrap();
             let found = Record::open(datastore.path()).unwrap().unwrap();
-            assert!(states[..3].contains(&found.deployment), "at {at}");
+            let state = states.iter().position(|state| *state == found.deployment);
+            assert!(state.is_some_and(|state| state >= latest), "at {at}: {state:?} after {latest}");
+            latest = state.unwrap();
         }
+        assert_eq!(latest, 3);
+    }
+
+    #[test]
+    fn a_plan_with_another_letter_is_damaged() {
+        let datastore = tempfile::tempdir().unwrap();
+        Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        let path = datastore.path().join("deployment/plan.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen('1', "2", 1)).unwrap();
+        assert!(matches!(Record::open(datastore.path()), Err(RecordError::Damaged { .. })));
+    }
+
+    /// Both copies of an entry in the middle are gone: going on from the state before it would forget what was done.
+    #[test]
+    fn a_hole_in_the_middle_is_damage_and_not_an_earlier_state() {
+        let datastore = tempfile::tempdir().unwrap();
+        let mut deployment = deployment();
+        let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
+        let begin = usize::try_from(record.journal.length()).unwrap();
+        deployment.step(Event::Begin("b".into())).unwrap();
+        record.save(&deployment, true).unwrap();
+        let end = usize::try_from(record.journal.length()).unwrap();
+        deployment.step(Event::Ended(0, Outcome::Done)).unwrap();
+        record.save(&deployment, true).unwrap();
+        let path = datastore.path().join("deployment/journal");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[begin..end].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Record::open(datastore.path()).unwrap_err();
+        assert!(matches!(error, RecordError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("entry 1 is lost"), "{error}");
+    }
+
+    #[test]
+    fn closing_without_room_for_the_result_keeps_the_record() {
+        let datastore = tempfile::tempdir().unwrap();
+        let record = Record::create(datastore.path(), "", &plan(), deployment()).unwrap();
+        std::fs::create_dir(datastore.path().join("last.json.new")).unwrap();
+        let last = Last {
+            manifest: "m".into(),
+            result: JobResult::Inconsistent,
+            error: None,
+            untold: false,
+            inconsistent: true,
+        };
+        assert!(record.close(&last).is_err());
+        assert!(Record::open(datastore.path()).unwrap().is_some());
+        // Another deployment takes its place, if nobody has ended it by then.
+        let other = Deployment::new([7, 8], RunOptions::default());
+        Record::create(datastore.path(), "", &plan(), other.clone()).unwrap();
+        assert_eq!(Record::open(datastore.path()).unwrap().unwrap().deployment, other);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl View {
         });
     }
 
-    /// A deployment of this Plan begins or is found again.
+    /// A deployment of this Plan begins or is found again; [`View::component`] says how far its Components are.
     pub fn planned(&self, plan: &Plan) {
         self.change(|status| {
             status.manifest.clone_from(&plan.manifest);
@@ -110,6 +110,7 @@ impl View {
             for unchanged in &plan.unchanged {
                 let component = entry(&mut status.components, &unchanged.key);
                 component.interface.clone_from(&unchanged.interface);
+                component.arguments.clone_from(&unchanged.arguments);
                 component.version.clone_from(&unchanged.version);
                 "unchanged".clone_into(&mut component.state);
                 component.progress = 1.0;

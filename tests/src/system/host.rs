@@ -31,8 +31,18 @@ impl System {
         self.wait_until_ready().await;
     }
 
+    /// The same in this directory.
+    pub async fn start_daemon_in(&mut self, directory: &Path) {
+        self.spawn(directory);
+        self.wait_until_ready().await;
+    }
+
     /// Starts the daemon and does not wait.
     pub fn spawn_daemon(&mut self) {
+        self.spawn(Path::new("/"));
+    }
+
+    fn spawn(&mut self, directory: &Path) {
         assert!(self.daemon.is_none(), "the daemon runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.path("daemon.log")).expect("the log");
         let child = Command::new(binary("orchestratord"))
@@ -41,6 +51,7 @@ impl System {
             .env_remove("JOURNAL_STREAM")
             .envs(self.directories())
             .envs(&self.environment)
+            .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log"))
             .stderr(log)

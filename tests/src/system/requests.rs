@@ -77,7 +77,9 @@ impl System {
 
     /// Runs `mender-orchestrator` to its end.
     pub async fn mender(&self, arguments: &[&str]) -> Output {
-        self.ctl("mender-orchestrator", arguments).output().await.expect("the command line")
+        let output = self.ctl("mender-orchestrator", arguments).output();
+        let output = tokio::time::timeout(PATIENCE, output).await;
+        output.unwrap_or_else(|_| panic!("{arguments:?} does not end")).expect("the command line")
     }
 
     /// A command that runs our command line under this name.
@@ -96,7 +98,8 @@ impl System {
 
 /// Waits for the end of a Job.
 pub async fn outcome(job: &JobProxy<'_>) -> Outcome {
-    let result = job.wait().await.expect("the result of the Job");
+    let result = tokio::time::timeout(PATIENCE, job.wait()).await.expect("a Job that ends");
+    let result = result.expect("the result of the Job");
     let error = job.error().await.expect("the error of the Job");
     Outcome { result, error: Some(error).filter(|(name, message)| !name.is_empty() || !message.is_empty()) }
 }

@@ -27,7 +27,7 @@ impl DBusError for Refusal {
     }
 }
 
-pub struct Manager;
+pub struct Manager(pub Daemon);
 
 #[interface(name = "org.orchestratord1.Manager")]
 impl Manager {
@@ -38,7 +38,7 @@ impl Manager {
 
     #[zbus(property)]
     fn state(&self) -> String {
-        "idle".to_owned()
+        self.0.state().manager.to_owned()
     }
 }
 
@@ -89,6 +89,9 @@ impl Update {
 
     async fn resume(&self, options: HashMap<String, OwnedVariant>) -> Result<OwnedObjectPath, Refusal> {
         self.0.received("Resume", "", &options)?;
+        if let Some((result, name, message)) = self.0.0.script.untold {
+            return Ok(self.0.tell_end(result, name, message).await);
+        }
         Ok(self.0.deploy("resume").await)
     }
 

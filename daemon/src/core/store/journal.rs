@@ -1,8 +1,13 @@
-//! An append-only file of entries, each with a length and a checksum.
+//! An append-only file of entries, each with a number, a checksum, and a second copy.
 //!
 //! ```text
-//! "orchjnl1"  then per entry:  length u32 LE | CRC-32 u32 LE over (number u64 LE, payload) | payload
+//! "orchjnl2"  then per entry twice the same:
+//!     length u32 LE | CRC-32 u32 LE over all that follows | number u32 LE | safe u32 LE | payload
 //! ```
+//!
+//! `safe` tells how many entries were known to be on the medium when this one was written. It tells an append that a
+//! power cut has torn (nothing was done yet on its account) from damage to what had been promised to be there: a sound
+//! entry that counts on one that is lost. The second copy saves an entry from damage to a few bytes.
 //!
 //! The rest of the file is zeros, written ahead in steps: growing a file costs metadata writes at every append, and a
 //! file system that is full later cannot stop the appends that fit. The number of the entry is part of the checksum,
@@ -10,17 +15,20 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
 
-const MAGIC: &[u8; 8] = b"orchjnl1";
-const FRAME: u64 = 8;
+const MAGIC: &[u8; 8] = b"orchjnl2";
+const FRAME: usize = 16;
 /// Zeros are written ahead in steps of this many bytes.
 const STEP: u64 = 256 * 1024;
 /// An entry is at most this long.
 const ENTRY_LIMIT: usize = 16 * 1024 * 1024;
+/// An entry is looked for as far ahead as this.
+const AHEAD: u32 = 65_536;
 /// A journal is at most this long; the length field of a damaged file must not make us read a whole disk.
 const JOURNAL_LIMIT: u64 = 256 * 1024 * 1024;
 
@@ -29,7 +37,7 @@ const JOURNAL_LIMIT: u64 = 256 * 1024 * 1024;
 pub enum Tail {
     /// Only zeros: the last append was completed.
     Clean,
-    /// Something else: an append was cut short, or the file was damaged there. It is erased now.
+    /// Something else: an append was cut short. It is erased now.
     Torn,
 }
 
@@ -47,7 +55,10 @@ pub struct Entries {
 pub struct Journal {
     file: File,
     path: PathBuf,
-    number: u64,
+    /// How many entries there are.
+    number: u32,
+    /// How many of them are on the medium.
+    safe: u32,
     end: u64,
     allocated: u64,
 }
@@ -63,68 +74,69 @@ impl Journal {
             .open(path)
             .map_err(StoreError::of("create", path))?;
         let start = MAGIC.len() as u64;
-        let mut journal = Self { file, path: path.to_owned(), number: 0, end: start, allocated: 0 };
+        let mut journal = Self { file, path: path.to_owned(), number: 0, safe: 0, end: start, allocated: 0 };
         journal.allocate(STEP)?;
         journal.file.write_all_at(MAGIC, 0).map_err(StoreError::of("write", path))?;
         journal.file.sync_all().map_err(StoreError::of("sync", path))?;
         Ok(journal)
     }
 
-    /// Opens a journal and reads its good entries. A torn tail is erased.
+    /// Opens a journal and reads its entries. A torn tail is erased.
+    ///
+    /// An error of the kind [`io::ErrorKind::InvalidData`] means that an entry is lost that was on the medium; nothing is
+    /// changed then.
     pub fn open(path: &Path) -> Result<(Self, Entries), StoreError> {
         let bytes = super::read(path, JOURNAL_LIMIT)?
             .ok_or_else(|| StoreError::of("open", path)(io::Error::from(io::ErrorKind::NotFound)))?;
+        let damaged = |reason: String| StoreError::of("read", path)(io::Error::new(io::ErrorKind::InvalidData, reason));
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(StoreError::of("open", path))?;
-        let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
-            let error = io::Error::new(io::ErrorKind::InvalidData, "it does not begin as a journal does");
-            return Err(StoreError::of("read", path)(error));
-        };
-        let mut entries = Vec::new();
-        let mut number = 0;
-        while let Some((payload, behind)) = split_entry(rest, number) {
-            entries.push(payload.to_vec());
-            rest = behind;
-            number += 1;
+        if !bytes.starts_with(MAGIC) {
+            return Err(damaged("it does not begin as a journal does".to_owned()));
         }
-        let allocated = bytes.len() as u64;
-        let end = allocated - rest.len() as u64;
-        let journal = Self { file, path: path.to_owned(), number, end, allocated };
-        let tail = if rest.iter().all(|byte| *byte == 0) { Tail::Clean } else { Tail::Torn };
-        if tail == Tail::Torn {
-            journal.zero(end, allocated - end)?;
-            journal.file.sync_data().map_err(StoreError::of("sync", path))?;
+        let found = scan(&bytes).map_err(|lost| damaged(format!("entry {lost} is lost, and later ones are not")))?;
+        let (allocated, end) = (bytes.len() as u64, found.end as u64);
+        let number = u32::try_from(found.entries.len()).unwrap_or(u32::MAX);
+        let journal = Self { file, path: path.to_owned(), number, safe: number, end, allocated };
+        if found.tail == Tail::Torn {
+            let used = used(&bytes) as u64;
+            journal.zero(end, used.saturating_sub(end))?;
         }
-        Ok((journal, Entries { entries, tail }))
+        // The end of a process leaves entries that are not on the medium yet; what is done from now on counts on them.
+        journal.file.sync_data().map_err(StoreError::of("sync", path))?;
+        let entries = found.entries.into_iter().map(<[u8]>::to_vec).collect();
+        Ok((journal, Entries { entries, tail: found.tail }))
     }
 
     /// Appends an entry. With `durable` it is on the medium on return, and so is every entry before it; without, it
     /// survives the end of this process, but perhaps not a power cut.
     pub fn append(&mut self, payload: &[u8], durable: bool) -> Result<(), StoreError> {
-        let length = u32::try_from(payload.len()).ok().filter(|_| !payload.is_empty() && payload.len() <= ENTRY_LIMIT);
-        let Some(length) = length else {
+        if payload.is_empty() || payload.len() > ENTRY_LIMIT {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "an entry is empty or too long");
             return Err(StoreError::of("append to", &self.path)(error));
-        };
-        let size = FRAME + u64::from(length);
+        }
+        let frame = frame(self.number, self.safe, payload);
+        let both = [frame.as_slice(), frame.as_slice()].concat();
+        let size = both.len() as u64;
         // Behind the entry there is always room for the zero length that ends the journal.
-        if self.end + size + FRAME > self.allocated {
-            self.allocate(self.end + size + FRAME + STEP)?;
+        if self.end + size + FRAME as u64 > self.allocated {
+            self.allocate(self.end + size + FRAME as u64 + STEP)?;
             self.file.sync_all().map_err(StoreError::of("sync", &self.path))?;
         }
-        let mut frame = Vec::with_capacity(payload.len() + 8);
-        frame.extend_from_slice(&length.to_le_bytes());
-        frame.extend_from_slice(&checksum(self.number, payload).to_le_bytes());
-        frame.extend_from_slice(payload);
-        if let Err(error) = self.file.write_all_at(&frame, self.end) {
-            // A half-written entry is torn; it must not stand where the next one will be shorter.
+        let written = self.file.write_all_at(&both, self.end).map_err(StoreError::of("append to", &self.path));
+        let written = written.and_then(|()| {
+            let synced = if durable { self.file.sync_data() } else { Ok(()) };
+            synced.map_err(StoreError::of("sync", &self.path))
+        });
+        if let Err(error) = written {
+            // It counts as not written, so nothing of it must stand where the next one may be shorter.
             drop(self.zero(self.end, size));
-            return Err(StoreError::of("append to", &self.path)(error));
-        }
-        if durable {
-            self.file.sync_data().map_err(StoreError::of("sync", &self.path))?;
+            return Err(error);
         }
         self.end += size;
         self.number += 1;
+        if durable {
+            self.safe = self.number;
+        }
         Ok(())
     }
 
@@ -151,22 +163,88 @@ impl Journal {
     }
 }
 
-fn split_entry(rest: &[u8], number: u64) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
-    if length == 0 || length > ENTRY_LIMIT {
-        return None;
-    }
-    let (payload, behind) = rest.split_at_checked(length)?;
-    (checksum(number, payload) == u32::from_le_bytes(*sum)).then_some((payload, behind))
+/// One copy of an entry.
+fn frame(number: u32, safe: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    let mut frame = Vec::with_capacity(FRAME + payload.len());
+    frame.extend_from_slice(&length.to_le_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(&number.to_le_bytes());
+    frame.extend_from_slice(&safe.to_le_bytes());
+    frame.extend_from_slice(payload);
+    let sum = crc32fast::hash(&frame[8..]);
+    frame[4..8].copy_from_slice(&sum.to_le_bytes());
+    frame
 }
 
-fn checksum(number: u64, payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&number.to_le_bytes());
-    hasher.update(payload);
-    hasher.finalize()
+/// A sound copy of an entry.
+struct Copy<'b> {
+    number: u32,
+    safe: u32,
+    payload: &'b [u8],
+}
+
+impl<'b> Copy<'b> {
+    /// Reads the one that stands here, if its number is one of these.
+    fn read(bytes: &'b [u8], numbers: RangeInclusive<u32>) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk::<4>()?));
+        let (length, number) = (usize::try_from(word(0)?).ok()?, word(8)?);
+        if length == 0 || length > ENTRY_LIMIT || !numbers.contains(&number) {
+            return None;
+        }
+        let body = bytes.get(8..FRAME + length)?;
+        let is_sound = crc32fast::hash(body) == word(4)?;
+        is_sound.then_some(Self { number, safe: word(12)?, payload: &body[8..] })
+    }
+
+    fn size(&self) -> usize {
+        FRAME + self.payload.len()
+    }
+}
+
+/// What a journal holds.
+struct Scanned<'b> {
+    entries: Vec<&'b [u8]>,
+    end: usize,
+    tail: Tail,
+}
+
+/// Where the last byte is that is not zero. Most of a journal is zeros, so they are compared in blocks.
+fn used(bytes: &[u8]) -> usize {
+    let mut blocks = bytes;
+    while let Some((front, block)) = blocks.split_last_chunk::<4096>()
+        && *block == [0; 4096]
+    {
+        blocks = front;
+    }
+    blocks.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
+}
+
+/// Reads the entries; an error is the number of one that was on the medium and is lost.
+fn scan(bytes: &[u8]) -> Result<Scanned<'_>, u32> {
+    let (mut entries, mut end, mut expected) = (Vec::new(), MAGIC.len(), 0_u32);
+    let used = used(bytes);
+    loop {
+        let rest = &bytes[end..];
+        // Numbers far ahead are no successors, and not looking at them keeps the search short.
+        let numbers = expected.saturating_sub(1)..=expected.saturating_add(AHEAD);
+        let found = match Copy::read(rest, numbers.clone()) {
+            Some(copy) => Some((0, copy)),
+            None if end >= used => return Ok(Scanned { entries, end, tail: Tail::Clean }),
+            None => (1..used - end).find_map(|at| Some((at, Copy::read(&rest[at..], numbers.clone())?))),
+        };
+        match found {
+            Some((at, copy)) if copy.number == expected => {
+                entries.push(copy.payload);
+                end += at + copy.size();
+                expected += 1;
+            }
+            Some((at, copy)) if copy.number < expected => end += at + copy.size(),
+            Some((_, copy)) if copy.safe > expected => return Err(expected),
+            // Neither it nor those behind it were promised to be there.
+            _ => return Ok(Scanned { entries, end, tail: Tail::Torn }),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -203,31 +281,101 @@ mod tests {
         assert_eq!(found.tail, Tail::Clean);
     }
 
-    /// Every cut and every flipped byte gives a prefix of the entries, never anything else.
+    /// Where the copies of these entries stand: begin and end of each pair.
+    fn places(entries: &[&[u8]]) -> Vec<(usize, usize)> {
+        let mut at = MAGIC.len();
+        let place = |entry: &&[u8]| {
+            let begin = at;
+            at += 2 * (FRAME + entry.len());
+            (begin, at)
+        };
+        entries.iter().map(place).collect()
+    }
+
+    /// Every cut gives a prefix of the entries, never anything else.
     #[test]
-    fn any_cut_and_any_damage_leaves_the_entries_before_it() {
+    fn a_cut_at_any_byte_leaves_the_entries_before_it() {
         let entries: [&[u8]; 3] = [b"alpha", b"be", b"gamma!"];
         let (_directory, path) = journal_with(&entries);
         let whole = std::fs::read(&path).unwrap();
-        let used = 8 + entries.iter().map(|entry| entry.len() + 8).sum::<usize>();
-        for at in MAGIC.len()..used {
+        for at in MAGIC.len()..places(&entries)[2].1 {
             let mut cut = whole.clone();
             cut[at..].fill(0);
-            let mut flipped = whole.clone();
-            flipped[at] ^= 0x55;
-            for damaged in [cut, whole[..at].to_vec(), flipped] {
+            for damaged in [cut, whole[..at].to_vec()] {
                 std::fs::write(&path, &damaged).unwrap();
                 let (mut journal, found) = Journal::open(&path).unwrap();
-                assert!(found.entries.len() < 3, "at {at}");
-                assert!(found.entries.iter().zip(entries).all(|(found, entry)| found == entry), "at {at}");
+                // The first copy is enough.
+                let complete = places(&entries).iter().filter(|(begin, end)| begin.midpoint(*end) <= at).count();
+                assert_eq!(found.entries, entries[..complete].to_vec(), "at {at}");
                 // What is appended now stands directly behind, and nothing stale comes back.
                 journal.append(b"new", true).unwrap();
                 drop(journal);
                 let again = Journal::open(&path).unwrap().1;
-                assert_eq!(again.entries.len(), found.entries.len() + 1, "at {at}");
+                assert_eq!(again.entries.len(), complete + 1, "at {at}");
                 assert_eq!(again.tail, Tail::Clean, "at {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_damaged_byte_anywhere_loses_nothing() {
+        let entries: [&[u8]; 3] = [b"alpha", b"be", b"gamma!"];
+        let (_directory, path) = journal_with(&entries);
+        let whole = std::fs::read(&path).unwrap();
+        for at in MAGIC.len()..places(&entries)[2].1 {
+            for mask in [0x01, 0x55, 0xff] {
+                let mut flipped = whole.clone();
+                flipped[at] ^= mask;
+                std::fs::write(&path, &flipped).unwrap();
+                let (mut journal, found) = Journal::open(&path).unwrap();
+                assert_eq!(found.entries, entries, "at {at}");
+                journal.append(b"new", true).unwrap();
+                drop(journal);
+                assert_eq!(Journal::open(&path).unwrap().1.entries.len(), 4, "at {at}");
+            }
+        }
+    }
+
+    /// Both copies of an entry are gone. If a later entry counts on it, that is not passed over.
+    #[test]
+    fn the_loss_of_an_entry_that_was_on_the_medium_is_an_error() {
+        let entries: [&[u8]; 4] = [b"alpha", b"be", b"gamma!", b"delta"];
+        let (_directory, path) = journal_with(&entries);
+        let whole = std::fs::read(&path).unwrap();
+        for (number, (begin, end)) in places(&entries).into_iter().enumerate() {
+            for byte in [0, 0xff] {
+                let mut damaged = whole.clone();
+                damaged[begin..end].fill(byte);
+                std::fs::write(&path, &damaged).unwrap();
+                if number == 3 {
+                    // Nothing tells it from an append that was cut short.
+                    assert_eq!(Journal::open(&path).unwrap().1.entries, entries[..3].to_vec());
+                    continue;
+                }
+                let error = Journal::open(&path).unwrap_err();
+                assert_eq!(error.io().kind(), io::ErrorKind::InvalidData);
+                assert!(error.to_string().contains(&format!("entry {number} is lost")), "{error}");
+                assert_eq!(std::fs::read(&path).unwrap(), damaged, "it must be left as it is");
+            }
+        }
+    }
+
+    /// A power cut may keep the later one of two entries that were not synced.
+    #[test]
+    fn the_loss_of_an_entry_that_was_not_yet_on_the_medium_is_a_torn_tail() {
+        let (_directory, path) = journal_with(&[b"alpha"]);
+        let (mut journal, _) = Journal::open(&path).unwrap();
+        journal.append(b"be", false).unwrap();
+        journal.append(b"gamma!", false).unwrap();
+        drop(journal);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let (begin, end) = places(&[b"alpha", b"be"])[1];
+        bytes[begin..end].fill(0);
+        std::fs::write(&path, &bytes).unwrap();
+        let (_, found) = Journal::open(&path).unwrap();
+        assert_eq!(found.entries, [b"alpha".to_vec()]);
+        assert_eq!(found.tail, Tail::Torn);
+        assert_eq!(Journal::open(&path).unwrap().1.tail, Tail::Clean);
     }
 
     #[test]

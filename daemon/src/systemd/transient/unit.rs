@@ -86,7 +86,7 @@ pub(super) fn properties<'a>(
     daemon: Option<&'a str>,
 ) -> Vec<Property<'a>> {
     let program = call.program.to_string_lossy().into_owned();
-    let words: Vec<String> = std::iter::once(program.clone()).chain(call.arguments.iter().cloned()).collect();
+    let words: Vec<String> = std::iter::once(&program).chain(&call.arguments).map(|word| literal(word)).collect();
     let mut environment = environment.to_vec();
     environment.push(format!("{TAG_VARIABLE}={}", call.tag));
     let fields: Vec<Vec<u8>> = [("COMPONENT", &call.component), ("STATE", &call.word), ("CALL", &call.tag)]
@@ -102,8 +102,8 @@ pub(super) fn properties<'a>(
         ("Description", format!("{} of {}", call.word, call.component).into()),
         ("Type", "exec".into()),
         ("Slice", SLICE.into()),
-        // Each word as it is; without the flag systemd replaces `$NAME` in it.
-        ("ExecStartEx", vec![(program, words, vec!["no-env-expand"])].into()),
+        // Not `ExecStartEx` with "no-env-expand": systemd cannot read that again when it reloads its units.
+        ("ExecStart", vec![(program, words, false)].into()),
         ("WorkingDirectory", call.directory.to_string_lossy().into_owned().into()),
         ("Environment", environment.into()),
         ("StandardInput", "null".into()),
@@ -125,6 +125,11 @@ pub(super) fn properties<'a>(
         properties.push(("Before", vec![daemon].into()));
     }
     properties
+}
+
+/// A word that systemd passes on as it was: it replaces `$NAME` and `${NAME}`, and `$$` by `$`.
+fn literal(word: &str) -> String {
+    word.replace('$', "$$")
 }
 
 /// Never 0, which means "no limit" to systemd.

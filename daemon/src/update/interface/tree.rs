@@ -61,7 +61,12 @@ pub struct Tree {
 impl Tree {
     /// Where the tree of a Component lies: `<datastore>/work/<type>/<id>/tree`, both names escaped.
     pub fn path(datastore: &Path, key: &ComponentKey) -> PathBuf {
-        datastore.join("work").join(file_escape(&key.component_type)).join(file_escape(&key.id)).join("tree")
+        Self::all(datastore).join(file_escape(&key.component_type)).join(file_escape(&key.id)).join("tree")
+    }
+
+    /// What holds the trees of all Components: `<datastore>/work`.
+    pub fn all(datastore: &Path) -> PathBuf {
+        datastore.join("work")
     }
 
     /// Where the directory for queries outside a deployment lies: `<datastore>/queries/<name>`, escaped. The id of a

@@ -33,7 +33,7 @@ impl Deployment {
                 // Takes effect at the next barrier, so that no call is left half way.
                 self.head.cancelled |= self.can_cancel();
             }
-            Event::Unrecorded(error) if !self.is_bound() => self.fail(error),
+            Event::Unrecorded(error) if !self.head.failed && !self.is_committed() => self.fail(error),
             event => {
                 let name = format!("{event:?}");
                 return Err(Impossible {
@@ -85,12 +85,8 @@ impl Deployment {
             self.head.failed = true;
             return self.go_on(effects);
         }
-        if let Phase::HostReboot(order) = self.head.phase
-            && !self.has_rebooted()
-        {
-            for index in self.chosen(order, |member| member.needs_reboot == Some(NeedsReboot::Automatic)) {
-                self.members[index].rebooted = false;
-            }
+        if let Phase::HostReboot(order) = self.head.phase {
+            self.forget_host_reboot(order);
         }
         self.head.taken_back = match self.head.phase {
             Phase::BeforeCommit => Some(StopPoint::ArtifactCommit),
@@ -101,6 +97,33 @@ impl Deployment {
         self.head.forced = force;
         self.head.failed = true;
         self.enter(Phase::BeforeRollback, effects);
+    }
+
+    /// A caller takes up a deployment that was left without a rest, because its record could not be written; with `back` it
+    /// wants the old state. [`Event::Recover`] follows.
+    pub fn take_up(&mut self, options: RunOptions, back: bool) {
+        self.head.options = options;
+        if !back || self.head.failed || self.is_cleaning_up() {
+            return;
+        }
+        self.head.failed = true;
+        if let Phase::HostReboot(order) = self.head.phase {
+            self.forget_host_reboot(order);
+        }
+        // Calls that ran are waited for, and their step turns round.
+        if matches!(self.head.phase, Phase::HostReboot(_) | Phase::BeforeCommit | Phase::BeforeCleanup) {
+            self.head.phase = Phase::BeforeRollback;
+        }
+    }
+
+    /// A reboot of the host that did not happen stands for nothing.
+    fn forget_host_reboot(&mut self, order: u32) {
+        if self.has_rebooted() {
+            return;
+        }
+        for index in self.chosen(order, |member| member.needs_reboot == Some(NeedsReboot::Automatic)) {
+            self.members[index].rebooted = false;
+        }
     }
 
     /// The daemon was gone. Calls that ran are reported one by one with [`Event::Ended`]; only reboots are decided here.
@@ -118,6 +141,12 @@ impl Deployment {
                     let text = format!("The host did not reboot although it was asked {REBOOT_REQUESTS} times.");
                     self.reboot_failed(Error::new(Kind::RebootFailed, text), effects);
                 }
+            }
+            Phase::Start if !self.head.failed => {
+                // Nobody may have been told that it was accepted, and nothing has been touched.
+                let text = "The deployment was cut short before it began, because orchestratord or the host ended.";
+                self.fail(Error::new(Kind::Failed, text));
+                self.enter(Phase::Start, effects);
             }
             // Gates lead on by themselves; a group waits for its reports.
             Phase::Start | Phase::BeforeCommit | Phase::BeforeRollback | Phase::BeforeCleanup | Phase::Done => {
@@ -302,12 +331,6 @@ impl Deployment {
 
     fn is_untouched(&self) -> bool {
         self.members.iter().all(|member| !member.installed)
-    }
-
-    /// Whether the way is settled: committed, or on the way back. Then it is gone to its end even if it cannot be
-    /// recorded any more; what is on disk leads to the same end after a crash.
-    pub fn is_bound(&self) -> bool {
-        self.head.failed || self.is_committed()
     }
 
     fn finish(&mut self, effects: &mut Vec<Effect>) {

@@ -267,7 +267,8 @@ pub enum Event {
     /// A caller wants the old state back (`force`: although a Component cannot be rolled back); the host has this boot
     /// id.
     Rollback(RunOptions, bool, String),
-    /// The daemon found the deployment unattended after a start; the host has this boot id.
+    /// The daemon found the deployment unattended, after a start or because its record could not be written; the host
+    /// has this boot id.
     Recover(String),
     /// A caller cancelled the Job.
     Cancel,
@@ -361,12 +362,28 @@ impl Deployment {
         !self.head.failed && matches!(self.head.phase, Phase::BeforeCleanup | Phase::Group(Activity::Cleanup, _))
     }
 
+    /// `Cleanup` has begun; the deployment will end as it stands now.
+    pub fn is_cleaning_up(&self) -> bool {
+        matches!(self.head.phase, Phase::Group(Activity::Cleanup, _) | Phase::Done)
+    }
+
+    /// A daemon that finds this state after a crash rolls back.
+    pub fn leads_back(&self) -> bool {
+        let fails_when_cut_short = |activity| {
+            matches!(activity, Activity::Download | Activity::Install | Activity::VerifyReboot | Activity::Commit)
+        };
+        self.head.failed
+            || self.head.phase == Phase::Start
+            || self.running().iter().any(|(_, activity)| fails_when_cut_short(*activity))
+    }
+
     /// Whether cancelling can still change the course: before the commit begins and before it turned round.
     pub fn can_cancel(&self) -> bool {
         !self.head.failed
             && match self.head.phase {
-                Phase::Start | Phase::HostReboot(_) | Phase::BeforeCommit => true,
+                Phase::Start | Phase::BeforeCommit => true,
                 Phase::Group(activity, _) => activity < Activity::Commit,
+                // Not while the host goes down either: nobody would remember after it comes back.
                 _ => false,
             }
     }

@@ -565,7 +565,7 @@ fn what_cannot_be_recorded_ends_the_way_there() {
         world.deployment.step(Event::Ended(0, Outcome::Done)).unwrap();
     }
     world.deployment.step(Event::Unrecorded(Error::new(Kind::Storage, "disk full"))).unwrap();
-    assert!(world.deployment.is_bound());
+    assert!(world.deployment.head.failed);
     let end = world.play(Event::Ended(0, Outcome::NeedsReboot(NeedsReboot::No)));
     assert_eq!(result(&end), (JobResult::RolledBack, Some(Kind::Storage)));
     assert_eq!(world.take_trace(), "0:SupportsRollback 0:Rollback 0:Failure 0:Cleanup");

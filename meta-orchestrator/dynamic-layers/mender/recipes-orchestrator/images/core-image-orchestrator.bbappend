@@ -1,0 +1,1 @@
+IMAGE_INSTALL += "packagegroup-orchestrator-mender"

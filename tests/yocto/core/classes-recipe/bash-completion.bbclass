@@ -1,0 +1,2 @@
+PACKAGE_BEFORE_PN += "${PN}-bash-completion"
+FILES:${PN}-bash-completion = "${datadir}/bash-completion"

@@ -1,0 +1,1 @@
+# Of no consequence for what is looked at here.
