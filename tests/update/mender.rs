@@ -166,7 +166,7 @@ async fn module_flow_with_a_failure_in_the_commit() {
     system.is_over().await;
 }
 
-/// The client meets this failure in its ArtifactCommit; the way back needs another reboot of the host.
+/// The client meets this failure in its `ArtifactCommit`; the way back needs another reboot of the host.
 #[tokio::test]
 async fn module_flow_with_a_failure_after_the_reboot() {
     let mut system = System::demo().await;
