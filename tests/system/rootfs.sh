@@ -5,7 +5,8 @@ set -eu
 root=$1
 
 packages=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,mender-client
-# From where this machine has its own packages.
+# From where this machine has its own packages. apt-get fills in the fields, not the shell.
+# shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
     awk '$2 == "bookworm" && $3 == "main" { print $1; exit }')
 debootstrap --variant=minbase --include="$packages" bookworm "$root" "${DEBIAN_MIRROR:-$mirror}" >&2
