@@ -47,6 +47,7 @@ check: ## Everything a change has to pass, except packaging.
 	tests/interfaces/demo-component.sh
 	tests/interfaces/rootfs-image.sh
 	tests/interfaces/single-file.sh
+	tests/mender/module.sh
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
