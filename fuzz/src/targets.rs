@@ -20,8 +20,11 @@ use orchestratord::update::runner::lines::Output;
 use orchestratord::update::runner::{LINE_LIMIT, LINES_LIMIT, Lines, Stream};
 use orchestratord::update::topology::Topology;
 
+/// A function that takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("artifact", artifact),
     ("sealed-artifact", sealed_artifact),
     ("manifest", manifest),
@@ -76,9 +79,10 @@ pub fn sealed_artifact(bytes: &[u8]) {
     let version = br#"{"format":"mender","version":3}"#;
     let mut manifest = String::new();
     for (name, content) in split_files(bytes_of(rest, length)) {
-        manifest += &format!("{}  data/0000/{name}\n", sha256(content));
+        manifest += &[sha256(content).as_str(), "  data/0000/", name.as_str(), "\n"].concat();
     }
-    manifest += &format!("{}  header.tar{header_suffix}\n{}  version\n", sha256(&header), sha256(version));
+    let (header_sum, version_sum) = (sha256(&header), sha256(version));
+    manifest.extend([header_sum.as_str(), "  header.tar", header_suffix, "\n", version_sum.as_str(), "  version\n"]);
     let mut outer = Vec::new();
     member(&mut outer, "version", version);
     member(&mut outer, "manifest", manifest.as_bytes());
@@ -159,7 +163,7 @@ fn member(tar: &mut Vec<u8>, name: &str, content: &[u8]) {
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    artifact::format::hex(digest.as_ref())
 }
 
 /// A Manifest.
