@@ -6,6 +6,7 @@
 pub mod actor;
 pub mod answers;
 pub mod artifact;
+mod beginning;
 pub mod component;
 mod deployment;
 pub mod document;
