@@ -106,7 +106,7 @@ install: ## Install what was built, below DESTDIR.
 	ln -sf orchestratorctl $(DESTDIR)$(BINDIR)/mender-orchestrator
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(DATADIR)/dbus-1/system-services
 	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' -e 's,^Type=notify-reload$$,Type=$(UNIT_TYPE),' \
-	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=kill -HUP $$MAINPID' \
+	    $(if $(filter notify,$(UNIT_TYPE)),-e '/^ExecStart=/a ExecReload=sh -c "kill -HUP $$MAINPID"' \
 	        -e '/^Restart\(Steps\|MaxDelaySec\)=/d') \
 	    systemd/orchestratord.service >$(DESTDIR)$(UNITDIR)/orchestratord.service
 	umask 022 && sed -e 's,/usr/libexec,$(LIBEXECDIR),' dbus-interfaces/org.orchestratord1.service \

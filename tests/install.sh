@@ -83,7 +83,7 @@ done
 # Other places, and the older systemd; without a program for man pages.
 rm -rf "${place:?}/usr"
 install_with UNIT_TYPE=notify PREFIX=/opt LIBEXECDIR=/opt/lib HOST_CTL=
-for line in "ExecStart=/opt/lib/orchestratord" "Type=notify" "ExecReload=kill -HUP \$MAINPID"; do
+for line in "ExecStart=/opt/lib/orchestratord" "Type=notify" "ExecReload=sh -c \"kill -HUP \$MAINPID\""; do
     grep -qxF "$line" "$place/opt/lib/systemd/system/orchestratord.service" || fail "the other unit has no line $line"
 done
 [ ! -e "$place/usr" ] || fail "something was installed outside PREFIX: $(find "$place/usr" ! -type d)"

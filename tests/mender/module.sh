@@ -246,6 +246,19 @@ is 0 ArtifactFailure
 is 0 Cleanup
 system 1
 
+begin "a client that is called by hand takes a rebooted deployment back"
+echo Automatic >"$work/system/G13/needs-reboot"
+is 0 ArtifactInstall
+power_on
+is 0 ArtifactVerifyReboot
+is 0 ArtifactRollback
+is 0 ArtifactRollback # nothing happens before the host was rebooted
+is 0 Cleanup
+grep -q '^begin G13 ArtifactVerifyRollbackReboot' "$work/system/calls.log" && fail "G13 was verified without a reboot"
+power_on
+is 0 GoOnAfterReboot
+system 1
+
 begin "failure of the commit"
 touch "$work/system/R998/ArtifactCommit.fail"
 is 0 ArtifactInstall
@@ -387,6 +400,15 @@ else
     client 0 commit
     system 2
 
+    begin "mender install with a reboot, and rollback with another one"
+    echo Automatic >"$work/system/G13/needs-reboot"
+    client 4 install --reboot-exit-code "$work/release.mender"
+    power_on
+    client 0 rollback
+    power_on
+    is 0 GoOnAfterReboot
+    system 1
+
     begin "mender install that fails"
     touch "$work/system/R456/ArtifactInstall.fail"
     client 1 install "$work/release.mender"
@@ -399,6 +421,8 @@ else
     client 4 install --reboot-exit-code "$work/release.mender"
     power_on
     client 1 commit
+    power_on
+    is 0 GoOnAfterReboot
     system 1
 fi
 
