@@ -9,6 +9,7 @@ use std::path::Path;
 use orchestratord::config::Settings;
 use orchestratord::core::store::Journal;
 use orchestratord::update::answers;
+use orchestratord::update::artifact::format::hex;
 use orchestratord::update::artifact::{self, Artifact, ArtifactError, VerifyKeys};
 use orchestratord::update::document::Document;
 use orchestratord::update::handle::{RebootMode, RunOptions, StopPoint};
@@ -20,8 +21,11 @@ use orchestratord::update::runner::lines::Output;
 use orchestratord::update::runner::{LINE_LIMIT, LINES_LIMIT, Lines, Stream};
 use orchestratord::update::topology::Topology;
 
+/// Takes an input and panics if it does harm.
+pub type Target = fn(&[u8]);
+
 /// All targets, by the name of their corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 7] = [
+pub const TARGETS: [(&str, Target); 7] = [
     ("artifact", artifact),
     ("sealed-artifact", sealed_artifact),
     ("manifest", manifest),
@@ -74,11 +78,11 @@ pub fn sealed_artifact(bytes: &[u8]) {
         if how & 2 == 0 { suffix(first >> 2) } else { packed_suffix(first >> 2 & 3) },
     );
     let version = br#"{"format":"mender","version":3}"#;
-    let mut manifest = String::new();
-    for (name, content) in split_files(bytes_of(rest, length)) {
-        manifest += &format!("{}  data/0000/{name}\n", sha256(content));
-    }
-    manifest += &format!("{}  header.tar{header_suffix}\n{}  version\n", sha256(&header), sha256(version));
+    let files = split_files(bytes_of(rest, length)).into_iter();
+    let mut lines: Vec<String> =
+        files.map(|(name, content)| format!("{}  data/0000/{name}\n", sha256(content))).collect();
+    lines.push(format!("{}  header.tar{header_suffix}\n{}  version\n", sha256(&header), sha256(version)));
+    let manifest = lines.concat();
     let mut outer = Vec::new();
     member(&mut outer, "version", version);
     member(&mut outer, "manifest", manifest.as_bytes());
@@ -158,8 +162,7 @@ fn member(tar: &mut Vec<u8>, name: &str, content: &[u8]) {
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
 /// A Manifest.

@@ -198,7 +198,7 @@ async fn over(run: &Run<'_>, scenario: &Scenario) -> Result<()> {
     ensure!(state == "idle", "the deployment is still open: the daemon is \"{state}\"");
     for entry in fs::read_dir(run.bed.path("state"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let known = matches!(name.as_str(), "last.json" | "last.json.new" | "manifests" | "work" | "queries");
+        let known = matches!(name.as_str(), "lock" | "last.json" | "last.json.new" | "manifests" | "work" | "queries");
         ensure!(known, "\"{name}\" is left in the state directory");
     }
     ensure!(!run.bed.path("state/manifests/in-progress").exists(), "a Manifest is left in progress");
@@ -273,11 +273,12 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                     "ArtifactVerifyReboot" => {
                         let part =
                             scenario.parts.iter().find(|part| part.name == who).context("an unknown Component")?;
-                        let rebooted = if part.reboot == "Yes" {
-                            begun(at, who, "ArtifactReboot")
-                        } else {
-                            lines[..at].contains(&Line::Reboot) || ups > 1
+                        // After a crash a recorded reboot counts as made, and this verification decides.
+                        let rebooted = match part.reboot {
+                            "Yes" => begun(at, who, "ArtifactReboot"),
+                            _ => lines[..at].contains(&Line::Reboot),
                         };
+                        let rebooted = rebooted || ups > 1;
                         ensure!(rebooted, "{who}: {word} without a reboot");
                     }
                     "ArtifactCommit" => {

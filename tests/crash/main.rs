@@ -119,7 +119,7 @@ fn matrix() -> Result<usize> {
                 return Ok(None);
             }
             let allowed = outcome.end == scenario.end || scenario.may.contains(&outcome.end);
-            ensure!(allowed, "it ends {:?}", outcome.end);
+            ensure!(allowed, "at {:?} it ends {:?}: {}", outcome.hit, outcome.end, outcome.told);
             Ok(Some(outcome.end))
         });
         let mut tallies = tallies.lock().unwrap();
@@ -184,6 +184,7 @@ struct Outcome {
     end: End,
     hit: Option<Point>,
     points: Vec<Point>,
+    told: String,
 }
 
 /// Runs the cases on several machines at once and hands each outcome to `judge`; returns how many it refused.
@@ -239,8 +240,9 @@ async fn play(bed: &mut Bed, case: Case) -> Result<Outcome> {
         .with_context(|| format!("told: {:?}, calls:\n        {}", run.told, check::show(&run.bed.log())))
         .with_context(with_point)?;
     let end = check::check(&run, scenario).await.with_context(with_point)?;
+    let told = format!("{:?}\n      calls:\n        {}", run.told, check::show(&run.bed.log()));
     run.install_afresh().await.with_context(with_point)?;
-    Ok(Outcome { end, hit, points })
+    Ok(Outcome { end, hit, points, told })
 }
 
 /// Repeats one point and shows everything.

@@ -5,7 +5,11 @@ set -eu
 root=$1
 
 packages=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,mender-client
-debootstrap --variant=minbase --include="$packages" bookworm "$root" "${DEBIAN_MIRROR:-http://deb.debian.org/debian}" >&2
+# From where this machine has its own packages. apt-get fills in the fields, not the shell.
+# shellcheck disable=SC2016
+mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
+    awk '$2 == "bookworm" && $3 == "main" { print $1; exit }')
+debootstrap --variant=minbase --include="$packages" bookworm "$root" "${DEBIAN_MIRROR:-$mirror}" >&2
 
 # What a test needs to look into after a reboot, and one identity for all boots.
 mkdir -p "$root/var/log/journal"

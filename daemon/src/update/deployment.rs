@@ -14,6 +14,7 @@ use super::member::{self, Calls};
 use super::plan::Plan;
 use super::record::Record;
 use super::runner::KILL_GRACE;
+use super::survey::survey;
 use super::view::View;
 use crate::core::error::{Error, Kind};
 use crate::core::job::{JobReporter, JobResult, LogLine, Severity};
@@ -404,4 +405,38 @@ pub fn say(job: &JobReporter, severity: Severity, component: &str, message: &str
 /// The order groups of a Plan, one number per member.
 pub fn orders(plan: &Plan) -> Vec<u32> {
     plan.members.iter().map(|member| member.order).collect()
+}
+
+/// Asks the Components what a deployment that is over has made of them, before its Job ends and before the record is
+/// closed: whoever waits for the Job finds the new versions. Returns what is wrong with them.
+pub async fn look_after(
+    ending: &Ending,
+    environment: &Environment,
+    view: &View,
+    stop: &CancellationToken,
+) -> Vec<Error> {
+    let Ending::Over(finished) = ending else { return Vec::new() };
+    if finished.plan.members.is_empty() {
+        return Vec::new();
+    }
+    let topology = match environment.topology(None) {
+        Ok(topology) => topology,
+        Err(error) => {
+            // The deployment had a Topology of its own. This one is looked at when somebody asks for it.
+            tracing::warn!("{error}");
+            return Vec::new();
+        }
+    };
+    view.system_type(&topology.system_type);
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Vec::new(),
+        survey = survey(&topology, environment) => {
+            view.surveyed(&survey.found, survey.errors.is_empty());
+            for error in &survey.errors {
+                tracing::warn!("{error}");
+            }
+            survey.errors
+        }
+    }
 }

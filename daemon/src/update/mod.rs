@@ -1,11 +1,13 @@
 //! Updates a System of many Components as one unit.
 //!
-//! The way of an install: [`handle`] takes the request, `actor` accepts it, `prepare` reads the documents and selects
-//! Artifacts, `machine` decides what happens next, `deployment` does it through `interface` and keeps `record` current.
+//! The way of an install: [`handle`] takes the request, [`actor`] accepts it, `beginning` has the documents read, the
+//! Artifacts selected and the [`record`] written, [`machine`] decides what happens next, `deployment` does it, one `member`
+//! at a time, through [`interface`], and keeps the record current.
 
 pub mod actor;
 pub mod answers;
 pub mod artifact;
+mod beginning;
 pub mod component;
 mod deployment;
 pub mod document;

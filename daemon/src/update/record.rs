@@ -204,7 +204,12 @@ impl Record {
     ///
     /// `Cleanup` takes away the way back, so it has to be on disk that it comes to that; and a reboot that is not on disk
     /// would be asked for at every start.
+    ///
+    /// Nothing may be done at all while it is uncertain what is on disk.
     pub fn leads_to_same_end(&self, state: &Deployment, effects: &[Effect]) -> bool {
+        if self.journal.is_uncertain() {
+            return false;
+        }
         if self.saved.is_cleaning_up() {
             return true;
         }

@@ -61,6 +61,7 @@ pub struct Journal {
     safe: u32,
     end: u64,
     allocated: u64,
+    uncertain: bool,
 }
 
 impl Journal {
@@ -74,7 +75,8 @@ impl Journal {
             .open(path)
             .map_err(StoreError::of("create", path))?;
         let start = MAGIC.len() as u64;
-        let mut journal = Self { file, path: path.to_owned(), number: 0, safe: 0, end: start, allocated: 0 };
+        let mut journal =
+            Self { file, path: path.to_owned(), number: 0, safe: 0, end: start, allocated: 0, uncertain: false };
         journal.allocate(STEP)?;
         journal.file.write_all_at(MAGIC, 0).map_err(StoreError::of("write", path))?;
         journal.file.sync_all().map_err(StoreError::of("sync", path))?;
@@ -96,7 +98,7 @@ impl Journal {
         let found = scan(&bytes).map_err(|lost| damaged(format!("entry {lost} is lost, and later ones are not")))?;
         let (allocated, end) = (bytes.len() as u64, found.end as u64);
         let number = u32::try_from(found.entries.len()).unwrap_or(u32::MAX);
-        let journal = Self { file, path: path.to_owned(), number, safe: number, end, allocated };
+        let journal = Self { file, path: path.to_owned(), number, safe: number, end, allocated, uncertain: false };
         if found.tail == Tail::Torn {
             let used = used(&bytes) as u64;
             journal.zero(end, used.saturating_sub(end))?;
@@ -123,21 +125,37 @@ impl Journal {
             self.file.sync_all().map_err(StoreError::of("sync", &self.path))?;
         }
         let written = self.file.write_all_at(&both, self.end).map_err(StoreError::of("append to", &self.path));
+        let kept = written.is_ok();
         let written = written.and_then(|()| {
             let synced = if durable { self.file.sync_data() } else { Ok(()) };
             synced.map_err(StoreError::of("sync", &self.path))
         });
         if let Err(error) = written {
             // It counts as not written, so nothing of it must stand where the next one may be shorter.
-            drop(self.zero(self.end, size));
+            let erased = self.zero(self.end, size).is_ok() && self.file.sync_data().is_ok();
+            self.uncertain = !erased && (kept || !self.is_blank(self.end, both.len()));
             return Err(error);
         }
         self.end += size;
         self.number += 1;
         if durable {
             self.safe = self.number;
+            self.uncertain = false;
         }
         Ok(())
+    }
+
+    /// An entry that could not be appended could not be erased either: whoever opens the journal next may or may not find
+    /// it.
+    pub fn is_uncertain(&self) -> bool {
+        self.uncertain
+    }
+
+    fn is_blank(&self, from: u64, length: usize) -> bool {
+        let mut bytes = vec![0; length];
+        // Beyond the end of the file there is nothing.
+        let count = self.file.read_at(&mut bytes, from);
+        count.is_ok_and(|count| bytes[..count].iter().all(|byte| *byte == 0))
     }
 
     /// Length of all entries in bytes.

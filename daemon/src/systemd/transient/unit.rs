@@ -128,6 +128,10 @@ pub(super) fn properties<'a>(
 }
 
 /// A word that systemd passes on as it was: it replaces `$NAME` and `${NAME}`, and `$$` by `$`.
+///
+/// One case is left where a word changes: systemd 252 escapes `$`, `;` and the like when it writes a unit down and does
+/// not know these escapes when it reads them. If it reloads its units after it accepted a call and before it started it
+/// (a matter of milliseconds), such a word arrives with backslashes. Words without shell characters are safe.
 fn literal(word: &str) -> String {
     word.replace('$', "$$")
 }
