@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use orchestratord::core::document::Document;
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::update::artifact::format::{META_DATA_LIMIT, hex};
 use orchestratord::update::artifact::writer::{SoftwareVersion, source_date_epoch};
 use orchestratord::update::artifact::{ArtifactError, ArtifactSpec, SigningKey, Summary, VerifyKeys, verify, write};
-use orchestratord::update::document::Document;
 use orchestratord::update::manifest::Manifest;
 use serde::Serialize;
 

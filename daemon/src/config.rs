@@ -14,8 +14,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::file::{File, Value, read_optional};
+use crate::core::document::{DocumentError, NAME_LIMIT, Place, excerpt};
 use crate::core::error::{Error, Kind};
-use crate::update::document::{DocumentError, NAME_LIMIT, Place, excerpt};
+pub use crate::core::settings::{ArtifactsCache, HttpsClient, LogLevel, RunnerChoice, Settings};
 
 /// Name of the configuration file in its two directories.
 pub const FILE_NAME: &str = "mender-orchestrator.conf";
@@ -90,51 +91,6 @@ impl From<ConfigError> for Error {
     }
 }
 
-/// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub enum LogLevel {
-    /// Every step of the protocols.
-    Trace,
-    /// What helps to find a defect.
-    Debug,
-    /// What happens to the System.
-    #[default]
-    Info,
-    /// What works, but not as it should.
-    Warning,
-    /// What does not work.
-    Error,
-    /// What ends the daemon; nothing is logged above `Error`, so this is the same.
-    Fatal,
-}
-
-impl LogLevel {
-    const ALL: [Self; 6] = [Self::Trace, Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Fatal];
-
-    /// The word in the file and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trace => "trace",
-            Self::Debug => "debug",
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Fatal => "fatal",
-        }
-    }
-
-    /// The most verbose level that passes.
-    pub const fn level(self) -> tracing::Level {
-        match self {
-            Self::Trace => tracing::Level::TRACE,
-            Self::Debug => tracing::Level::DEBUG,
-            Self::Info => tracing::Level::INFO,
-            Self::Warning => tracing::Level::WARN,
-            Self::Error | Self::Fatal => tracing::Level::ERROR,
-        }
-    }
-}
-
 impl FromStr for LogLevel {
     type Err = Error;
 
@@ -144,83 +100,8 @@ impl FromStr for LogLevel {
     }
 }
 
-/// What runs the programs of Interfaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RunnerChoice {
-    /// Transient systemd units where systemd is the init system, processes elsewhere.
-    #[default]
-    Auto,
-    /// Transient systemd units.
-    Systemd,
-    /// Processes of the daemon.
-    Process,
-}
-
-impl RunnerChoice {
-    const WORDS: [(&'static str, Self); 3] =
-        [("auto", Self::Auto), ("systemd", Self::Systemd), ("process", Self::Process)];
-}
-
-/// The cache of Artifacts that were downloaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArtifactsCache {
-    /// Whether there is one.
-    pub enabled: bool,
-    /// Its directory, which must exist.
-    pub path: PathBuf,
-    /// How large it may get, in bytes; 0 is unlimited.
-    pub max_size: u64,
-}
-
-/// How the daemon shows who it is to servers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HttpsClient {
-    /// PEM file with the certificate.
-    pub certificate: Option<PathBuf>,
-    /// PEM file with the private key, or a PKCS#11 URI.
-    pub key: Option<String>,
-    /// Name of the OpenSSL engine that knows the key.
-    pub ssl_engine: Option<String>,
-}
-
-/// All settings, valid and complete. Every path is absolute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// Public keys; an Artifact must be signed with one of them. Empty: signatures are not looked at.
-    pub verify_keys: Vec<PathBuf>,
-    /// How long one call of an Interface may take.
-    pub interface_timeout: Duration,
-    /// How long one query may take that belongs to no deployment, such as those of an inventory.
-    pub query_timeout: Duration,
-    /// How long the host may take to go down once a reboot was asked for.
-    pub reboot_timeout: Duration,
-    /// How many Interfaces may run at once; none is unlimited.
-    pub max_parallel: Option<NonZeroUsize>,
-    /// How much is logged.
-    pub log_level: LogLevel,
-    /// Directory of installed Manifests.
-    pub manifest_store: PathBuf,
-    /// Directory of `topology.yaml`.
-    pub topology_dir: PathBuf,
-    /// File with the Components of a split Topology.
-    pub topology_components: Option<PathBuf>,
-    /// Directory with what was installed, among it the Interfaces.
-    pub data_dir: PathBuf,
-    /// Directory with what the daemon keeps.
-    pub datastore_dir: PathBuf,
-    /// Directory of the main configuration file.
-    pub conf_dir: PathBuf,
-    /// The cache of Artifacts.
-    pub artifacts_cache: ArtifactsCache,
-    /// Client certificate and key.
-    pub https_client: HttpsClient,
-    /// PEM file with the certificate of the server, beside those the system trusts.
-    pub server_certificate: Option<PathBuf>,
-    /// What runs Interfaces.
-    pub runner: RunnerChoice,
-    /// Program and arguments that reboot the host; none: logind is asked.
-    pub reboot_command: Option<Vec<String>>,
-}
+const RUNNERS: [(&str, RunnerChoice); 3] =
+    [("auto", RunnerChoice::Auto), ("systemd", RunnerChoice::Systemd), ("process", RunnerChoice::Process)];
 
 /// Reads the environment.
 type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -278,7 +159,7 @@ impl Settings {
             },
             https_client: options.https_client()?,
             server_certificate: options.path("ServerCertificate")?,
-            runner: options.word("Runner", &RunnerChoice::WORDS)?,
+            runner: options.word("Runner", &RUNNERS)?,
             reboot_command: options.reboot_command()?,
             data_dir,
             datastore_dir,
@@ -286,16 +167,6 @@ impl Settings {
         };
         options.warn_of_inactive(&settings, &mut warnings);
         Ok((settings, warnings))
-    }
-
-    /// Directory of the Interfaces, for version 1 of their protocol.
-    pub fn interfaces_dir(&self) -> PathBuf {
-        self.data_dir.join("interfaces").join("v1")
-    }
-
-    /// The main Topology file.
-    pub fn topology_file(&self) -> PathBuf {
-        self.topology_dir.join("topology.yaml")
     }
 }
 

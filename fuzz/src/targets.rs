@@ -7,11 +7,11 @@ use std::io::Read;
 use std::path::Path;
 
 use orchestratord::config::Settings;
+use orchestratord::core::document::Document;
 use orchestratord::core::store::Journal;
 use orchestratord::update::answers;
 use orchestratord::update::artifact::format::hex;
 use orchestratord::update::artifact::{self, Artifact, ArtifactError, VerifyKeys};
-use orchestratord::update::document::Document;
 use orchestratord::update::handle::{RebootMode, RunOptions, StopPoint};
 use orchestratord::update::machine::{Deployment, Effect, Event, Outcome};
 use orchestratord::update::manifest::Manifest;

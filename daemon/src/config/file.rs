@@ -10,7 +10,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
-use crate::update::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
+use crate::core::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
 pub(super) const KEYS: [&str; 20] = [

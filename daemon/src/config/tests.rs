@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 use proptest::prelude::*;
 
 use super::*;
-use crate::update::document::{Document, WARNINGS_LIMIT};
+use crate::core::document::{Document, WARNINGS_LIMIT};
 
 /// A configuration directory and a datastore of their own, and an environment that leads there.
 struct Host {

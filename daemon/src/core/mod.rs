@@ -1,6 +1,8 @@
 //! Building blocks that know no domain and no bus.
 
+pub mod document;
 pub mod error;
 pub mod job;
 pub mod name;
+pub mod settings;
 pub mod store;

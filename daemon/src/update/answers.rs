@@ -11,8 +11,8 @@ use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{check_name, check_path_component, excerpt};
 use super::runner::ANSWER_LIMIT;
+use crate::core::document::{check_name, check_path_component, excerpt};
 use crate::core::error::{Error, Kind};
 
 /// An id may have this many bytes.

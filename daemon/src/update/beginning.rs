@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::deployment::{OpenDeployment, orders};
-use super::document::Document;
 use super::environment::{Environment, unique_tag};
 use super::handle::{ManifestRequest, RunOptions};
 use super::machine::Deployment;
@@ -13,6 +12,7 @@ use super::plan::Plan;
 use super::prepare::prepare;
 use super::record::Record;
 use super::view::View;
+use crate::core::document::Document;
 use crate::core::error::Error;
 
 /// Works out what an install does and writes its record. An install that fails here has touched nothing; if the caller

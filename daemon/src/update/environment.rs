@@ -8,13 +8,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::artifact::VerifyKeys;
 use super::component::ComponentKey;
-use super::document::{Document, DocumentKind};
 use super::interface::tree::Tree;
 use super::reboot::Host;
 use super::runner::Runner;
 use super::topology::Topology;
-use crate::config::Settings;
+use crate::core::document::{Document, DocumentKind};
 use crate::core::error::Error;
+use crate::core::settings::Settings;
 
 /// What a piece of work gets when it begins; a reload gives the next piece another one.
 #[derive(Debug, Clone)]

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use ring::digest::{SHA256, digest};
 
-use super::document::{Document, DocumentError, DocumentKind, Field, NAME_LIMIT, Section, Warnings, excerpt};
 use super::topology::Topology;
+use crate::core::document::{Document, DocumentError, DocumentKind, Field, NAME_LIMIT, Section, Warnings, excerpt};
 use crate::core::error::{Error, Kind};
 
 /// The version of the document format that Manifest and Topology name in `api_version`.

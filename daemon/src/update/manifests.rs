@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::document::Document;
 use super::manifest::Manifest;
+use crate::core::document::Document;
 use crate::core::store::{self, StoreError};
 
 const MANIFEST_LIMIT: u64 = 1024 * 1024;

@@ -10,7 +10,6 @@ pub mod artifact;
 mod beginning;
 pub mod component;
 mod deployment;
-pub mod document;
 pub mod environment;
 pub mod handle;
 pub mod interface;

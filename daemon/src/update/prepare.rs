@@ -8,7 +8,6 @@ use futures_util::future::join_all;
 
 use super::artifact::{self, Header, VerifyKeys};
 use super::component::ComponentKey;
-use super::document::Document;
 use super::environment::Environment;
 use super::handle::ManifestRequest;
 use super::manifest::{ComponentType, Manifest};
@@ -16,6 +15,7 @@ use super::plan::{Plan, PlannedMember, Unchanged, artifact_digest};
 use super::selection::{self, ARTIFACT_GROUP, ARTIFACT_NAME, Candidate, Selection};
 use super::survey::{Surveyed, survey};
 use super::{answers, topology::Topology};
+use crate::core::document::Document;
 use crate::core::error::{Error, Kind};
 
 /// All that is known before anything is touched.

@@ -11,7 +11,7 @@ use std::fmt;
 
 use super::answers::{MENDER_VERSION_KEY, version_key};
 use super::component::ComponentKey;
-use super::document::excerpt;
+use crate::core::document::excerpt;
 use crate::core::error::{Error, Kind};
 
 /// Key of the Artifact's name, in Provides and in what an Artifact depends on.

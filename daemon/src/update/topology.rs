@@ -7,8 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, DocumentError, DocumentKind, Field, NAME_LIMIT, Warnings};
 use super::manifest::check_header;
+use crate::core::document::{Document, DocumentError, DocumentKind, Field, NAME_LIMIT, Warnings};
 
 /// A System may have this many Components.
 pub const COMPONENTS_LIMIT: usize = 10_000;
