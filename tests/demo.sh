@@ -9,7 +9,7 @@ mkdir "$place/tmp"
 demo_pid=
 clean_up() {
     [ -z "$demo_pid" ] || kill -KILL -- "-$demo_pid" 2>/dev/null || :
-    rm -rf "$place"
+    rm -rf "${place:?}"
 }
 trap clean_up EXIT
 trap 'exit 130' INT

@@ -7,7 +7,7 @@ LC_ALL=C
 export LC_ALL
 
 place=$(mktemp -d "${TMPDIR:-/tmp}/install-check.XXXXXX")
-trap 'rm -rf "$place"' EXIT
+trap 'rm -rf "${place:?}"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 

@@ -9,7 +9,7 @@ export LC_ALL
 shell=${1:-sh}
 interfaces=$(cd "$(dirname "$0")/../../interfaces/v1" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/demo-component.XXXXXX") || exit 1
-trap 'rm -rf "$work"' EXIT
+trap 'rm -rf "${work:?}"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
@@ -37,7 +37,7 @@ call() {
 }
 
 fresh() {
-    rm -rf "$ORCHESTRATOR_DEMO_DIR" "$tree"
+    rm -rf "${ORCHESTRATOR_DEMO_DIR:?}" "${tree:?}"
     mkdir -p "$home" "$tree/header" "$tree/tmp"
     printf '%s\n' rootfs-image.demo-rtos.version=1 kept=yes artifact_name=rtos-1 >"$home/provides"
     mkdir "$home/payload"
@@ -53,7 +53,7 @@ fresh() {
 feed() {
     state=$1
     shift
-    rm -rf "$tree/streams" "$tree/stream-next"
+    rm -rf "${tree:?}/streams" "${tree:?}/stream-next"
     mkdir "$tree/streams"
     mkfifo "$tree/stream-next"
     (
@@ -72,7 +72,7 @@ feed() {
     # It may still wait in open() for a reader that will not come.
     kill "$writer" 2>/dev/null
     wait "$writer" 2>/dev/null
-    rm -rf "$tree/streams" "$tree/stream-next"
+    rm -rf "${tree:?}/streams" "${tree:?}/stream-next"
     printf '%s' "$result"
 }
 
@@ -147,7 +147,7 @@ done
 same "Cleanup" "=0" "$(call Cleanup)"
 same "ArtifactRollback with no way back" "=0" "$(call ArtifactRollback)"
 same "provides are untouched" "$before" "$(provides)"
-rm -r "$home/provides" "$home/payload"
+rm -r "${home:?}/provides" "${home:?}/payload"
 same "ArtifactInstall on nothing" "=0" "$(call ArtifactInstall)"
 same "ArtifactRollback to nothing" "=0" "$(call ArtifactRollback)"
 same "nothing is back" "previous" "$(cd "$home" && echo *)"

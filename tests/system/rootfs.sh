@@ -26,4 +26,4 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     systemd-update-utmp.service systemd-update-utmp-runlevel.service dev-hugepages.mount; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
-rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/* "$root"/usr/share/doc "$root"/usr/share/locale
+rm -rf "${root:?}"/var/cache/apt/archives/*.deb "${root:?}"/var/lib/apt/lists/* "${root:?}"/usr/share/doc "${root:?}"/usr/share/locale
