@@ -9,6 +9,7 @@ mod lifecycle;
 mod limits;
 mod mender;
 mod order;
+mod original_module;
 mod reboots;
 mod restarts;
 mod rollback;
