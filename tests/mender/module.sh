@@ -424,6 +424,26 @@ else
     power_on
     is 0 GoOnAfterReboot
     system 1
+
+    # The module of Mender Orchestrator itself makes other calls, of mender-orchestrator; tests/update/original_module.rs has them all.
+    cp "$root/tests/mender/original-module" "$work/modules/mender-orchestrator-manifest"
+
+    begin "mender install and commit with the original module"
+    client 0 install --reboot-exit-code "$work/release.mender"
+    client 0 commit
+    system 2
+
+    begin "mender install with a reboot and the original module"
+    echo Automatic >"$work/system/G13/needs-reboot"
+    client 4 install --reboot-exit-code "$work/release.mender"
+    power_on
+    client 0 commit
+    system 2
+
+    begin "mender install that fails with the original module"
+    touch "$work/system/R456/ArtifactInstall.fail"
+    client 1 install --reboot-exit-code "$work/release.mender"
+    system 1
 fi
 
 echo "module.sh: the update module keeps client and System in step"

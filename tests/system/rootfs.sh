@@ -1,10 +1,10 @@
 #!/bin/sh
 # Makes the root file system of the booted bench: Debian with systemd, D-Bus, polkit and Mender's client.
-# Needs root, the network and `debootstrap`; takes about a minute. Usage: rootfs.sh DIRECTORY
+# Needs root, the network and `debootstrap`; takes about a minute. Usage: rootfs.sh DIRECTORY [PACKAGE,...]
 set -eu
 root=$1
 
-packages=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,mender-client
+packages=systemd,systemd-sysv,dbus,polkitd,libpam-systemd,mender-client${2:+,$2}
 # From where this machine has its own packages. apt-get fills in the fields, not the shell.
 # shellcheck disable=SC2016
 mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
