@@ -237,7 +237,8 @@ fn keep(case: Case, text: &str) -> Result<String> {
     let directory = orchestrator_tests::binary("orchestratord").with_file_name("crash-failures");
     std::fs::create_dir_all(&directory)?;
     let name = format!("{} {:?}.txt", SCENARIOS[case.scenario].name, case.disturbance);
-    let path = directory.join(name.replace(|character: char| !character.is_ascii_alphanumeric() && character != '.', "-"));
+    let path =
+        directory.join(name.replace(|character: char| !character.is_ascii_alphanumeric() && character != '.', "-"));
     std::fs::write(&path, text)?;
     Ok(format!("       see \"{}\"", path.display()))
 }

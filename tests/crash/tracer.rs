@@ -244,7 +244,9 @@ impl Traced {
             let status = read("status");
             let of_status: Vec<&str> = status
                 .lines()
-                .filter(|line| ["Name:", "State:", "Tgid:", "PPid:", "TracerPid:"].iter().any(|key| line.starts_with(key)))
+                .filter(|line| {
+                    ["Name:", "State:", "Tgid:", "PPid:", "TracerPid:"].iter().any(|key| line.starts_with(key))
+                })
                 .collect();
             let _ = writeln!(text, "{task} {}", of_status.join(" ").replace('\t', " "));
             let arguments = read("cmdline").replace('\0', " ");

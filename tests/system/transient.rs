@@ -231,7 +231,8 @@ async fn the_journal_knows_the_component_and_the_state() {
     let machine = Machine::new(bench).await;
     // journald looks the sender up when it reads the line, so the sender stays until it is there.
     let of_unit = "journalctl --quiet --output=cat --unit=orchestrator-call-fields";
-    let say = format!("{{ echo 'from the program'; until {of_unit} | grep -q from; do sleep 0.1; done; }} | systemd-cat");
+    let say =
+        format!("{{ echo 'from the program'; until {of_unit} | grep -q from; do sleep 0.1; done; }} | systemd-cat");
     let call = Call { timeout: Duration::from_secs(30), ..shell("fields", &say) };
     assert_eq!(machine.exit(&call).await, Exit::Code(0));
     let said = machine.booted.ask(of_unit);
