@@ -7,9 +7,11 @@ use std::os::linux::fs::MetadataExt;
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{Handle, Layer as Reloadable};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 /// Name in the journal, and prefix of the journal fields that are ours (`ORCHESTRATORD_JOB`, ...).
@@ -21,13 +23,28 @@ fn filter(level: Level) -> Targets {
     Targets::new().with_default(own.min(LevelFilter::WARN)).with_target("orchestratord", own)
 }
 
-/// Starts the log of the process. An error means that it has been started before.
-pub fn start(level: Level) -> Result<(), TryInitError> {
-    let registry = tracing_subscriber::registry();
-    match journald() {
-        Some(layer) => registry.with(layer.with_filter(filter(level))).try_init(),
-        None => registry.with(lines(StandardError).with_filter(filter(level))).try_init(),
+/// Sets what the log of the process lets through.
+#[derive(Debug, Clone)]
+pub struct LogLevel(Handle<Targets, Registry>);
+
+impl LogLevel {
+    /// From now on this level.
+    pub fn set(&self, level: Level) {
+        if let Err(error) = self.0.reload(filter(level)) {
+            tracing::warn!("The level of the log cannot be changed: {error}.");
+        }
     }
+}
+
+/// Starts the log of the process. An error means that it has been started before.
+pub fn start(level: Level) -> Result<LogLevel, TryInitError> {
+    let registry = tracing_subscriber::registry();
+    let (filter, handle) = Reloadable::new(filter(level));
+    match journald() {
+        Some(layer) => registry.with(layer.with_filter(filter)).try_init()?,
+        None => registry.with(lines(StandardError).with_filter(filter)).try_init()?,
+    }
+    Ok(LogLevel(handle))
 }
 
 /// The way to journald, if standard error leads there anyway and its native socket answers.

@@ -44,14 +44,17 @@ fn serve() -> ExitCode {
             return ExitCode::from(error.kind.exit_code());
         }
     };
-    if let Err(error) = logging::start(settings.log_level.level()) {
-        eprintln!("orchestratord cannot start its log: {error}.");
-        return ExitCode::FAILURE;
-    }
+    let log_level = match logging::start(settings.log_level.level()) {
+        Ok(log_level) => log_level,
+        Err(error) => {
+            eprintln!("orchestratord cannot start its log: {error}.");
+            return ExitCode::FAILURE;
+        }
+    };
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    match supervisor::block_on(async { supervisor::run(startup::parts(settings).await?).await }) {
+    match supervisor::block_on(async { supervisor::run(startup::parts(settings, log_level).await?).await }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -11,6 +11,7 @@ use crate::config::{RunnerChoice, Settings};
 use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::core::store::DirectoryLock;
+use crate::logging::LogLevel;
 use crate::supervisor::Parts;
 use crate::systemd::{self, logind::LogindHost, transient::TransientRunner};
 use crate::update::actor::Actor;
@@ -29,8 +30,8 @@ pub fn settings() -> Result<(Settings, Vec<String>), Error> {
     Ok(Settings::load(&|variable| std::env::var(variable).ok())?)
 }
 
-/// Makes the parts that the supervisor looks after.
-pub async fn parts(settings: Settings) -> anyhow::Result<Parts> {
+/// Makes the parts that the supervisor looks after. A reload of the configuration sets the level of the log, too.
+pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Parts> {
     let lock = lock(&settings)?;
     let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
     let runner = runner(settings.runner, &connection).await?;
@@ -47,7 +48,10 @@ pub async fn parts(settings: Settings) -> anyhow::Result<Parts> {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        load(settings)
+        let level = settings.log_level.level();
+        let environment = load(settings)?;
+        log_level.set(level);
+        Ok(environment)
     });
     let (jobs, stop) = (Jobs::default(), CancellationToken::new());
     let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());

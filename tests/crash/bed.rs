@@ -124,6 +124,7 @@ impl Bed {
         }
         fs::write(self.path("etc/topology.yaml"), topology)?;
         fs::write(self.path("system/calls.log"), "")?;
+        fs::write(self.path("daemon.log"), "")?;
         self.log.lock().unwrap().clear();
         self.generation = 0;
         Ok(())
@@ -272,6 +273,19 @@ impl Bed {
     /// Ends the daemon and all programs.
     pub fn switch_off(&mut self) {
         self.daemon = None;
+    }
+
+    /// All that tells why a run hangs or fails: what the daemon logged, what was called, and where every process of the
+    /// daemon and of its programs stands.
+    pub fn autopsy(&self) -> String {
+        let mut text = String::from("---- calls\n");
+        for line in self.log() {
+            let _ = writeln!(text, "{} {}", line.generation, line.text);
+        }
+        let log = fs::read(self.path("daemon.log")).unwrap_or_default();
+        let _ = writeln!(text, "---- log of the daemon\n{}", String::from_utf8_lossy(&log));
+        text.push_str(&self.daemon.as_ref().map_or_else(|| "switched off".to_owned(), Traced::whereabouts));
+        text
     }
 
     /// Adds a line of ours to the log of calls.

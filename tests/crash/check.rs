@@ -15,8 +15,10 @@ use crate::tracer::Logged;
 enum Line<'l> {
     Begin(&'l str, &'l str),
     End(&'l str, &'l str, i32),
-    /// A daemon or the machine came up.
+    /// Another daemon came up.
     Up,
+    /// The machine came up, and with it the host.
+    Boot,
     Reboot,
     Client(&'l str),
 }
@@ -29,7 +31,8 @@ fn parse(log: &[Logged]) -> Result<Vec<Line<'_>>> {
             // Killed by a daemon, or with the machine.
             ["died", who, word] => Line::End(who, state(word), -1),
             ["end", who, word, status] => Line::End(who, state(word), status.parse()?),
-            ["daemon" | "boot" | "mended"] => Line::Up,
+            ["daemon" | "mended"] => Line::Up,
+            ["boot"] => Line::Boot,
             ["reboot"] => Line::Reboot,
             ["client", call] => Line::Client(call),
             _ => bail!("the log of calls has the line \"{line}\""),
@@ -235,13 +238,15 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
     for (at, line) in lines.iter().enumerate() {
         match *line {
             Line::Up => ups += 1,
-            Line::Reboot | Line::Client(_) | Line::End(..) => {}
+            Line::Boot | Line::Reboot | Line::Client(_) | Line::End(..) => {}
             Line::Begin(who, word) => {
                 if !is_state(word) {
                     continue;
                 }
                 if is_forward(word) {
-                    ensure!(!begun(at, who, word), "{who}: {word} was called twice");
+                    // A reboot that was cut short before anybody could know that it had begun is made again.
+                    let may_repeat = word == "ArtifactReboot" && cut_short(&lines[..at], who, word);
+                    ensure!(may_repeat || !begun(at, who, word), "{who}: {word} was called twice");
                     let back = lines[..at]
                         .iter()
                         .any(|line| matches!(line, Line::Begin(_, "ArtifactRollback" | "ArtifactFailure")));
@@ -273,12 +278,14 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                     "ArtifactVerifyReboot" => {
                         let part =
                             scenario.parts.iter().find(|part| part.name == who).context("an unknown Component")?;
-                        // After a crash a recorded reboot counts as made, and this verification decides.
+                        let installed =
+                            lines[..at].iter().rposition(|line| *line == Line::Begin(who, "ArtifactInstall"));
+                        let since = &lines[installed.unwrap_or(0)..at];
                         let rebooted = match part.reboot {
                             "Yes" => begun(at, who, "ArtifactReboot"),
-                            _ => lines[..at].contains(&Line::Reboot),
+                            // By us, by the caller, or by a power cut: the host came up since.
+                            _ => since.contains(&Line::Boot),
                         };
-                        let rebooted = rebooted || ups > 1;
                         ensure!(rebooted, "{who}: {word} without a reboot");
                     }
                     "ArtifactCommit" => {
@@ -332,6 +339,14 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The last such call of the Component did not end by itself.
+fn cut_short(before: &[Line<'_>], who: &str, word: &str) -> bool {
+    let of_call = |line: &&Line<'_>| {
+        **line == Line::Begin(who, word) || matches!(line, Line::End(name, what, _) if (*name, *what) == (who, word))
+    };
+    matches!(before.iter().rfind(of_call), Some(Line::Begin(..) | Line::End(_, _, -1)))
 }
 
 /// Points to stop before are respected by every daemon.

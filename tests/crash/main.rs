@@ -36,6 +36,8 @@ const FAULTY: [&str; 7] = [
     "module, Manifest refused",
     "taken back after ArtifactCommit",
 ];
+/// At every so many-th point another release is installed afterwards. What a run leaves behind is looked at after each.
+const FRESH: usize = 3;
 /// Points of the sample, over all scenarios.
 const SAMPLE: usize = 400;
 
@@ -202,11 +204,15 @@ fn work(cases: &[Case], judge: impl Fn(Case, Result<Outcome>) -> Result<()> + Sy
                         loop {
                             let number = next.fetch_add(1, Ordering::Relaxed);
                             let Some(&case) = cases.get(number) else { return Ok(()) };
-                            let outcome = play(&mut bed, case).await;
+                            let outcome = play(&mut bed, case, number % FRESH == 0).await;
+                            let autopsy = outcome.is_err().then(|| bed.autopsy());
                             bed.switch_off();
                             if let Err(error) = judge(case, outcome) {
                                 failures.fetch_add(1, Ordering::Relaxed);
                                 println!("FAILED {} {:?}: {error:#}", SCENARIOS[case.scenario].name, case.disturbance);
+                                if let Some(text) = autopsy {
+                                    println!("{}", keep(case, &text)?);
+                                }
                             }
                             if number > 0 && number.is_multiple_of(100) {
                                 println!("{number} of {} done", cases.len());
@@ -226,7 +232,18 @@ fn work(cases: &[Case], judge: impl Fn(Case, Result<Outcome>) -> Result<()> + Sy
     })
 }
 
-async fn play(bed: &mut Bed, case: Case) -> Result<Outcome> {
+/// Keeps what a failure left behind, beside the test; returns where.
+fn keep(case: Case, text: &str) -> Result<String> {
+    let directory = orchestrator_tests::binary("orchestratord").with_file_name("crash-failures");
+    std::fs::create_dir_all(&directory)?;
+    let name = format!("{} {:?}.txt", SCENARIOS[case.scenario].name, case.disturbance);
+    let path =
+        directory.join(name.replace(|character: char| !character.is_ascii_alphanumeric() && character != '.', "-"));
+    std::fs::write(&path, text)?;
+    Ok(format!("       see \"{}\"", path.display()))
+}
+
+async fn play(bed: &mut Bed, case: Case, fresh: bool) -> Result<Outcome> {
     let scenario: &Scenario = &SCENARIOS[case.scenario];
     let mut run = Run::begin(bed, *scenario, case.disturbance).await?;
     run.bed.daemon().arm();
@@ -241,7 +258,9 @@ async fn play(bed: &mut Bed, case: Case) -> Result<Outcome> {
         .with_context(with_point)?;
     let end = check::check(&run, scenario).await.with_context(with_point)?;
     let told = format!("{:?}\n      calls:\n        {}", run.told, check::show(&run.bed.log()));
-    run.install_afresh().await.with_context(with_point)?;
+    if fresh {
+        run.install_afresh().await.with_context(with_point)?;
+    }
     Ok(Outcome { end, hit, points, told })
 }
 
@@ -264,7 +283,10 @@ fn one(word: &str, scenario: usize) -> Result<usize> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut bed = Bed::new().await?;
-        let outcome = play(&mut bed, Case { scenario, disturbance }).await;
+        let outcome = play(&mut bed, Case { scenario, disturbance }, true).await;
+        if outcome.is_err() {
+            println!("{}", bed.autopsy());
+        }
         println!("{}", std::fs::read_to_string(bed.path("daemon.log"))?);
         println!("{}", check::show(&bed.log()));
         match outcome {

@@ -5,6 +5,7 @@
 //! until a run ends without having been disturbed.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -228,6 +229,40 @@ impl Traced {
             gone = guard;
             assert!(!timeout.timed_out(), "the daemon does not end");
         }
+    }
+
+    /// Where every task stands now, of this daemon and of those before it: state, system call, kernel stack, descriptors.
+    pub fn whereabouts(&self) -> String {
+        let mut text = String::new();
+        let mut tasks: Vec<Pid> = self.shared.tasks.lock().unwrap().iter().copied().collect();
+        tasks.sort();
+        let daemon = self.shared.daemon.load(Ordering::SeqCst);
+        let _ = writeln!(text, "---- tasks of daemon {daemon}, gone: {}", self.is_gone());
+        for task in tasks {
+            let place = PathBuf::from(format!("/proc/{task}"));
+            let read = |name: &str| fs::read_to_string(place.join(name)).unwrap_or_else(|error| error.to_string());
+            let status = read("status");
+            let of_status: Vec<&str> = status
+                .lines()
+                .filter(|line| {
+                    ["Name:", "State:", "Tgid:", "PPid:", "TracerPid:"].iter().any(|key| line.starts_with(key))
+                })
+                .collect();
+            let _ = writeln!(text, "{task} {}", of_status.join(" ").replace('\t', " "));
+            let arguments = read("cmdline").replace('\0', " ");
+            let _ = writeln!(text, "    {arguments}\n    syscall {} in {}", read("syscall").trim_end(), read("wchan"));
+            for line in read("stack").lines() {
+                let _ = writeln!(text, "    stack {line}");
+            }
+            for entry in fs::read_dir(place.join("fd")).into_iter().flatten().flatten() {
+                let target = fs::read_link(entry.path()).unwrap_or_default();
+                let _ = writeln!(text, "    fd {} {}", entry.file_name().display(), target.display());
+            }
+        }
+        for elder in self.elders.lock().unwrap().iter() {
+            text.push_str(&elder.whereabouts());
+        }
+        text
     }
 
     /// The machine dies: the daemon and all programs end at once.

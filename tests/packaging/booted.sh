@@ -117,11 +117,10 @@ wait_for() {
 }
 # shellcheck disable=SC2016 # for the shell in the machine
 up='test -S /run/dbus/system_bus_socket && case $(systemctl is-system-running --wait) in running | degraded) ;; *) false ;; esac'
-# In /run/systemd/units, systemd 252 leaves a link for each transient unit that had fields of its own for the journal.
 files='find / -xdev \( -path /proc -o -path /sys -o -path /run/systemd -o -path /run/udev -o -path /tmp -o -path /var/tmp \
     -o -path /var/log -o -path /var/cache -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /checks \
     -o -path /data/mender -o -path /data/server -o -path /etc/systemd/system/mender\* -o -path /etc/systemd/system/multi-user.target.wants/mender\* \
-    -o -path /root \) -prune -o -print | sort; find /run -path "*orchestrator*" ! -path "/run/systemd/units/*"; find /var/lib/systemd -name "*orchestrator*"'
+    -o -path /root \) -prune -o -print | sort; find /run -path "*orchestrator*"; find /var/lib/systemd -name "*orchestrator*"'
 
 wait_for "the machine" "$up"
 inside "$files" >"$work/before"

@@ -95,6 +95,8 @@ impl Machine {
         assert_eq!(procs, "");
         let left: Vec<_> = self.spool.path().join("calls").read_dir().unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
+        // What systemd itself keeps of a unit is in memory, and has to go with it.
+        assert_eq!(self.booted.ask("ls -l /run/systemd/units | grep orchestrator-call || true"), "");
         // A refused update is no defect of the machine.
         assert_eq!(self.booted.ask("systemctl is-system-running"), "running");
     }
@@ -228,12 +230,16 @@ async fn the_journal_knows_the_component_and_the_state() {
     let Some(bench) = Bench::new() else { return };
     let machine = Machine::new(bench).await;
     // journald looks the sender up when it reads the line, so the sender stays until it is there.
-    let find = "journalctl --quiet --output=cat ORCHESTRATOR_COMPONENT=gateway.R1 ORCHESTRATOR_STATE=ArtifactInstall \
-                ORCHESTRATOR_CALL=fields";
-    let say = format!("{{ echo 'from the program'; until {find} | grep -q .; do sleep 0.1; done; }} | systemd-cat");
+    let of_unit = "journalctl --quiet --output=cat --unit=orchestrator-call-fields";
+    let say =
+        format!("{{ echo 'from the program'; until {of_unit} | grep -q from; do sleep 0.1; done; }} | systemd-cat");
     let call = Call { timeout: Duration::from_secs(30), ..shell("fields", &say) };
     assert_eq!(machine.exit(&call).await, Exit::Code(0));
-    assert_eq!(machine.booted.ask(find), "from the program");
+    let said = machine.booted.ask(of_unit);
+    // What the program writes there itself, between what systemd says about the unit.
+    assert!(said.contains("\nfrom the program\n"), "{said}");
+    assert!(said.contains("Started orchestrator-call-fields.service - ArtifactInstall of gateway.R1."), "{said}");
+    machine.assert_clean();
 }
 
 /// A program with a child that left its session, and a grandchild; both would outlive it.
@@ -409,12 +415,15 @@ async fn calls_nobody_wants_any_more_are_ended() {
     machine.runner.kill("never").await;
     // The same call anew: what is left of the former one does not count.
     assert_eq!(machine.exit(&shell("again", "exit 2")).await, Exit::Code(2));
-    let keep = HashSet::from(["keep".to_owned()]);
-    assert_eq!(machine.runner.sweep(&keep).await, ["sweep"]);
+    let mut left = machine.runner.left_behind();
+    left.sort();
+    assert_eq!(left, ["keep", "sweep"]);
+    machine.runner.kill("sweep").await;
     let units =
         machine.booted.ask("systemctl list-units --all --plain --no-legend 'orchestrator-call-*' | cut -d' ' -f1");
     assert_eq!(units, "orchestrator-call-keep.service");
-    assert_eq!(machine.runner.sweep(&HashSet::new()).await, ["keep"]);
+    machine.runner.kill("keep").await;
+    assert!(machine.runner.left_behind().is_empty());
     machine.assert_clean();
 }
 

@@ -76,6 +76,7 @@ impl Job {
     async fn wait(&self) -> Result<String, Refusal> {
         let status = self.work.wait().await;
         self.publisher.flush().await?;
+        self.work.tell();
         Ok(status.result.map_or("", JobResult::as_str).to_owned())
     }
 

@@ -2,6 +2,7 @@
 //! after its end, so that nobody can miss the end between "started" and "subscribed".
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -138,6 +139,7 @@ pub struct Job {
     log: broadcast::Sender<LogLine>,
     log_from_start: Arc<Mutex<Option<broadcast::Receiver<LogLine>>>>,
     cancel: Arc<CancelSwitch>,
+    told: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,16 @@ impl Job {
         }
         self.cancel.token.cancel();
         Ok(())
+    }
+
+    /// Somebody who waited for the end was told of it.
+    pub fn tell(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anybody who waited for the end was told of it.
+    pub fn is_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
     }
 
     /// Waits for the end and returns the last status.
@@ -246,6 +258,7 @@ impl Jobs {
             log,
             log_from_start: Arc::new(Mutex::new(Some(from_start))),
             cancel,
+            told: Arc::default(),
         };
         registry.jobs.insert(job.id, job.clone());
         registry.tell(&JobChange::New(job.clone()));

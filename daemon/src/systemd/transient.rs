@@ -13,7 +13,6 @@
 mod spool;
 mod unit;
 
-use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 
@@ -88,21 +87,6 @@ impl TransientRunner {
         Ok(Self { systemd, signals, spool, environment: environment(utf8_variables()), daemon })
     }
 
-    /// Ends all calls that earlier daemons made and nobody asked for: those whose tag is not in `keep`. For the start of
-    /// the daemon, after it knows which calls it will adopt. Gives the tags of the calls that were ended.
-    pub async fn sweep(&self, keep: &HashSet<String>) -> Vec<String> {
-        let mut tags = self.spool.tags().unwrap_or_else(|error| {
-            tracing::warn!(%error, "cannot tell which calls an earlier daemon made");
-            Vec::new()
-        });
-        tags.retain(|tag| !keep.contains(tag));
-        for tag in &tags {
-            tracing::info!(tag, "ending a call that an earlier daemon made");
-            self.kill(tag).await;
-        }
-        tags
-    }
-
     async fn make(&self, call: &Call, lines: &dyn Lines, cancel: &CancellationToken) -> Result<Ended, RunnerError> {
         let unit = Unit::of(&call.tag);
         let cannot = |reason: String| RunnerError::Start { program: call.program.clone(), reason };
@@ -118,6 +102,8 @@ impl TransientRunner {
             }
             return Err(cannot(error.to_string()));
         }
+        // It is with systemd, so a later daemon finds it.
+        lines.started();
         // systemd has ends of its own.
         drop(inlets);
         let ended = self.attend(call, &unit, &watch, outlets, lines, cancel).await?;
@@ -334,6 +320,13 @@ impl Runner for TransientRunner {
 
     fn kill<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(async move { self.end(&Unit::of(tag)).await })
+    }
+
+    fn left_behind(&self) -> Vec<String> {
+        self.spool.tags().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot tell which calls an earlier daemon made");
+            Vec::new()
+        })
     }
 }
 

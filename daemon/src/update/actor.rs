@@ -7,6 +7,8 @@
 //! | Plan              | `Busy`                  | asks the Components      | asks the Components |
 //! | Inventory         | what is known           | asks the Components      | asks the Components |
 
+mod start;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -15,23 +17,19 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::beginning::begin;
-use super::deployment::{
-    Drive, Ending, Finished, OpenDeployment, look_after, resting_place, say, show, standing_error,
-};
+use super::deployment::{Drive, Ending, Finished, OpenDeployment, look_after, resting_place, say};
 use super::environment::Environment;
 use super::handle::{
     Inventory, InventoryEntry, InventoryScope, ManifestRequest, Request, RunOptions, UpdateHandle, UpdateState,
 };
-use super::interface::Tree;
 use super::machine::Event;
 use super::manifests::ManifestStore;
 use super::prepare::prepare;
-use super::record::{Found, Last, Record, RecordError};
+use super::record::Last;
 use super::survey::{inventory, survey};
 use super::view::View;
 use crate::core::error::{Error, Kind};
-use crate::core::job::{JobReporter, JobResult, Jobs, LogLine, Severity};
-use crate::core::store;
+use crate::core::job::{Job, JobReporter, JobResult, Jobs, LogLine, Severity};
 
 /// Requests that may wait to be looked at.
 const MAILBOX: usize = 32;
@@ -95,6 +93,10 @@ pub struct Actor {
     working: Working,
     queries: usize,
     tasks: JoinSet<Worked>,
+    /// Tags of calls that earlier daemons made, until it is known which of them are taken over.
+    left_behind: Vec<String>,
+    /// The Job with which this daemon went on by itself.
+    own_job: Option<Job>,
 }
 
 impl Actor {
@@ -115,12 +117,15 @@ impl Actor {
             working: Working::Nobody,
             queries: 0,
             tasks: JoinSet::new(),
+            left_behind: Vec::new(),
+            own_job: None,
         };
         (actor, UpdateHandle::new(sender, status))
     }
 
     /// Works until it is told to stop. What is open then is on disk.
     pub async fn run(mut self) {
+        self.left_behind = self.environment.runner.left_behind();
         self.take_up();
         loop {
             tokio::select! {
@@ -140,102 +145,6 @@ impl Actor {
                 None => break,
             }
         }
-    }
-
-    /// Looks at what the last daemon left behind.
-    fn take_up(&mut self) {
-        let settings = self.environment.settings.clone();
-        self.view.manifest(&ManifestStore::new(&settings.manifest_store).current_name());
-        match Last::load(&settings.datastore_dir) {
-            Ok(Some(last)) => {
-                self.view.inconsistent(last.inconsistent);
-                self.view.error(last.error);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                // It may have said so, and forgetting that would be silent.
-                self.view.inconsistent(true);
-                self.alarm(error.into());
-            }
-        }
-        match Record::open(&settings.datastore_dir) {
-            Ok(Some(found)) => self.found(found),
-            Ok(None) => {
-                self.sweep();
-                self.look_around();
-            }
-            Err(error @ RecordError::Damaged { .. }) => self.damaged(&error.into()),
-            // The record may be sound; whoever calls next has it read again.
-            Err(error @ RecordError::Store(_)) => {
-                let error = Error::from(error);
-                self.alarm(error.clone());
-                self.view.at_rest(UpdateState::Waiting, None);
-                self.unreadable = Some(error);
-            }
-        }
-    }
-
-    /// No deployment is open, so nothing of one is needed any more. What cannot be removed now can be at the next start.
-    fn sweep(&self) {
-        let settings = &self.environment.settings;
-        let swept = [
-            store::remove_directory(&Tree::all(&settings.datastore_dir)),
-            ManifestStore::new(&settings.manifest_store).end(),
-        ];
-        for error in swept.into_iter().filter_map(Result::err) {
-            tracing::warn!("{error}");
-        }
-    }
-
-    fn found(&mut self, found: Found) {
-        let Found { record, plan, deployment, torn } = found;
-        if torn {
-            tracing::warn!("The last entry of the deployment's record was cut short; going on from the one before it.");
-        }
-        let open = Box::new(OpenDeployment { record, plan: Arc::new(plan), state: deployment });
-        show(&self.view, &open);
-        if open.state.head.rest.is_some() {
-            let (state, point) = resting_place(&open.state);
-            self.view.error(standing_error(&open.state));
-            self.view.at_rest(state, point);
-            self.open = Some(open);
-            return;
-        }
-        tracing::warn!("The deployment of \"{}\" was cut short; going on with it.", open.plan.manifest);
-        match self.environment.host.boot_id() {
-            Ok(boot_id) => {
-                self.working = Working::Daemon;
-                self.drive(open, "resume", 0, Event::Recover(boot_id), true);
-            }
-            Err(error) => {
-                self.alarm(error.into());
-                self.open = Some(open);
-            }
-        }
-    }
-
-    /// A record that cannot be read says neither how far the deployment came nor how to take it back.
-    fn damaged(&mut self, error: &Error) {
-        let datastore = self.environment.settings.datastore_dir.clone();
-        let kept = match Record::set_aside(&datastore) {
-            Ok(path) => format!(" It is kept as \"{}\".", path.display()),
-            Err(error) => format!(" {error}"),
-        };
-        let text = format!("The System may be inconsistent: {}{kept}", error.message);
-        let error = Error::new(Kind::Inconsistent, text);
-        let last = Last {
-            manifest: String::new(),
-            result: JobResult::Inconsistent,
-            error: Some(error.clone()),
-            untold: true,
-            inconsistent: true,
-        };
-        if let Err(error) = last.save(&datastore) {
-            tracing::error!("{error}");
-        }
-        self.view.inconsistent(true);
-        self.alarm(error);
-        self.look_around();
     }
 
     fn alarm(&self, error: Error) {
@@ -292,7 +201,7 @@ impl Actor {
             // An error in answering means that the caller has gone; that is no concern of ours.
             Request::Ping(reply) => drop(reply.send(())),
             Request::Reload(reply) => drop(reply.send(self.reload())),
-            Request::Inventory(scope, _, reply) if busy => drop(reply.send(Ok(self.known(scope)))),
+            Request::Inventory(scope, _, reply) if busy => drop(reply.send(self.known(scope))),
             // Whoever asks all the time must not keep an install from its turn.
             request @ (Request::Inventory(..) | Request::Plan(..)) if !busy && !self.waiting.is_empty() => {
                 self.wait(request);
@@ -378,9 +287,13 @@ impl Actor {
     }
 
     /// What is known without asking: the Components may be in the middle of something.
-    fn known(&self, scope: InventoryScope) -> Inventory {
+    fn known(&self, scope: InventoryScope) -> Result<Inventory, Error> {
         tracing::debug!(?scope, "answering an inventory from what is known");
         let status = self.view.now();
+        // After a restart in the middle of a deployment nobody has asked them yet, and nothing would look like an answer.
+        if status.components.iter().all(|component| component.provides.is_empty()) {
+            return Err(self.busy());
+        }
         let entries = status.components.into_iter().flat_map(|component| {
             let name = format!("{}/{}", component.key.component_type, component.key.id);
             component.provides.into_iter().map(move |(key, value)| InventoryEntry {
@@ -391,7 +304,7 @@ impl Actor {
         });
         let mut entries: Vec<_> = entries.collect();
         entries.sort();
-        Inventory { entries, errors: Vec::new() }
+        Ok(Inventory { entries, errors: Vec::new() })
     }
 
     fn inventory(
@@ -466,6 +379,10 @@ impl Actor {
                 return drop(reply.send(Err(error.into())));
             }
         };
+        // Who followed the daemon's own Job has heard what this deployment has to tell.
+        if self.own_job_was_followed() {
+            open.state.head.untold = None;
+        }
         self.working = Working::Caller;
         let stalled = open.state.head.rest.is_none();
         let event = match wish {
@@ -480,11 +397,19 @@ impl Actor {
         drop(reply.send(Ok(id)));
     }
 
+    fn own_job_was_followed(&self) -> bool {
+        self.own_job.as_ref().is_some_and(Job::is_told)
+    }
+
     /// After the daemon ended a deployment by itself, the first who asks gets to know how.
     fn tell_last(&self, kind: &'static str, caller: u32) -> Result<u32, Error> {
         let datastore = &self.environment.settings.datastore_dir;
         match Last::load(datastore)? {
-            Some(last) if last.untold && !(kind == "rollback" && last.result == JobResult::Done) => {
+            Some(last)
+                if last.untold
+                    && !self.own_job_was_followed()
+                    && !(kind == "rollback" && last.result == JobResult::Done) =>
+            {
                 Last { untold: false, ..last.clone() }.save(datastore)?;
                 let job = self.jobs.begin(kind, SUBJECT, caller);
                 job.finish(last.result, last.error);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -75,7 +76,10 @@ pub struct Drive {
     stop: CancellationToken,
     calls: Calls,
     reports: JoinSet<(usize, Outcome)>,
+    /// Calls whose program runs.
+    started: mpsc::Receiver<(usize, Activity, u32)>,
     told_of_storage: bool,
+    heard_cancel: bool,
 }
 
 impl Drive {
@@ -101,6 +105,7 @@ impl Drive {
                 log: LogSink::new(move |line| job.log(line)),
             })
         });
+        let (started, starts) = mpsc::channel(open.plan.members.len().max(1));
         let calls = Calls {
             interfaces: interfaces.collect(),
             plan: open.plan.clone(),
@@ -108,8 +113,20 @@ impl Drive {
             cancel: CancellationToken::new(),
             view: view.clone(),
             job: job.clone(),
+            started,
         };
-        Self { open, environment, job, view, stop, calls, reports: JoinSet::new(), told_of_storage: false }
+        Self {
+            open,
+            environment,
+            job,
+            view,
+            stop,
+            calls,
+            reports: JoinSet::new(),
+            started: starts,
+            told_of_storage: false,
+            heard_cancel: false,
+        }
     }
 
     /// Works until the Job ends. With `recovering`, what an earlier daemon left running is taken over first.
@@ -155,18 +172,30 @@ impl Drive {
     /// Waits for reports; takes all that are there at once, so that they share one write to the disk. `None`: stop.
     async fn wait(&mut self) -> Option<Vec<Event>> {
         let cancelled = self.job.cancelled();
-        let cancellable = !self.open.state.head.cancelled && self.open.state.can_cancel();
+        let cancellable = !self.heard_cancel && self.open.state.can_cancel();
         let mut events = Vec::new();
         tokio::select! {
             biased;
             () = self.stop.cancelled() => return None,
             () = cancelled.cancelled(), if cancellable => {
-                // Downloads are cut short; nothing else may be left half way.
-                if matches!(self.open.state.head.phase, super::machine::Phase::Group(Activity::Download, _)) {
+                // Downloads are cut short; nothing else may be left half way. Once a Component is installed, a download
+                // is waited for too: to cut it short would be a failure, and cancelling may yet turn out impossible.
+                if self.open.state.is_untouched() {
                     self.calls.cancel.cancel();
                 }
-                self.say(Severity::Warning, "", "The deployment was cancelled; rolling back at the next step.");
+                self.heard_cancel = true;
+                self.say(Severity::Warning, "", "The deployment is cancelled at the end of this step.");
                 events.push(Event::Cancel);
+            }
+            Some((index, activity, attempt)) = self.started.recv() => {
+                let state = &self.open.state;
+                // Of a call that is over nobody needs to know any more.
+                if state.running().contains(&(index, activity))
+                    && state.members[index].attempts(activity) == attempt
+                    && activity.may_be_resumed_by_verification()
+                {
+                    events.push(Event::Started(index));
+                }
             }
             Some(report) = self.reports.join_next() => self.report(report, &mut events),
         }
@@ -195,7 +224,8 @@ impl Drive {
         let impossible = |error: super::machine::Impossible| Halt::Refused(Error::new(Kind::Failed, error.to_string()));
         let before = self.open.state.clone();
         let mut effects = self.open.state.step(event.clone()).map_err(impossible)?;
-        if let Err(error) = self.save(!effects.is_empty()) {
+        let durable = !effects.is_empty() || matches!(event, Event::Started(_));
+        if let Err(error) = self.save(durable) {
             // Without effects nothing depends on this step yet, and the next one that matters takes it along.
             if effects.is_empty() {
                 self.after_step();
@@ -246,6 +276,7 @@ impl Drive {
             let why = match state.head.phase {
                 _ if state.head.failed => "it is being rolled back",
                 super::machine::Phase::HostReboot(_) => "it waits for a reboot of the host",
+                super::machine::Phase::AskRollback => "it was asked already whether it can go back",
                 _ => "it is being committed",
             };
             let text = format!("The deployment cannot be cancelled any more: {why}.");

@@ -5,11 +5,13 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
 use super::interface::{
-    ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
+    ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, StartSink, State, Tree,
+    TreeContext,
 };
 use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
@@ -32,6 +34,8 @@ pub struct Calls {
     pub view: View,
     /// Shows the progress of downloads.
     pub job: Arc<JobReporter>,
+    /// Is told which calls run: member, activity, attempt.
+    pub started: mpsc::Sender<(usize, Activity, u32)>,
 }
 
 impl Calls {
@@ -51,7 +55,14 @@ impl Calls {
                 interface.supports_rollback(&tag, &never).await.map_or_else(failed, Outcome::SupportsRollback)
             }
             _ => match state(activity) {
-                Some(state) => done(interface.run_state(state, &tag, &never).await),
+                Some(state) => {
+                    let started = self.started.clone();
+                    // A message that does not fit is as one that came too late: the call counts as not begun.
+                    let tell = StartSink::new(move || {
+                        let _ = started.try_send((index, activity, attempt));
+                    });
+                    done(interface.run_state_telling(state, &tag, tell, &never).await)
+                }
                 None => Outcome::Done,
             },
         };
@@ -86,9 +97,8 @@ impl Calls {
         (index, outcome)
     }
 
-    /// Names the call for good: a daemon that comes back finds it by this.
     fn tag(&self, index: usize, activity: Activity, attempt: u32) -> String {
-        format!("{}-{index}-{}-{attempt}", self.plan.id, activity.as_str())
+        tag(&self.plan, index, activity, attempt)
     }
 
     async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
@@ -145,6 +155,20 @@ impl Calls {
             tracing::warn!(component = %self.plan.members[index].key, "{error}");
         }
     }
+}
+
+/// Names a call for good: a daemon that comes back finds it by this.
+fn tag(plan: &Plan, index: usize, activity: Activity, attempt: u32) -> String {
+    format!("{}-{index}-{}-{attempt}", plan.id, activity.as_str())
+}
+
+/// Whether a call with this tag is one of those that a daemon which finds this record takes over.
+pub fn is_taken_over(plan: &Plan, state: &Deployment, tagged: &str) -> bool {
+    state.running().into_iter().any(|(index, activity)| {
+        let own = tag(plan, index, activity, state.members[index].attempts(activity));
+        // Queries that belong to a download have its tag and a suffix.
+        tagged.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 /// Names the file in what is wrong with an Artifact.

@@ -89,10 +89,6 @@ pub(super) fn properties<'a>(
     let words: Vec<String> = std::iter::once(&program).chain(&call.arguments).map(|word| literal(word)).collect();
     let mut environment = environment.to_vec();
     environment.push(format!("{TAG_VARIABLE}={}", call.tag));
-    let fields: Vec<Vec<u8>> = [("COMPONENT", &call.component), ("STATE", &call.word), ("CALL", &call.tag)]
-        .into_iter()
-        .map(|(name, value)| format!("ORCHESTRATOR_{name}={value}").into_bytes())
-        .collect();
     // Whatever the program's end, the unit stays "active (exited)": so systemd keeps its output for us, and the
     // machine does not count as degraded because an update was refused. Statuses of systemd's own are left out, for
     // a program that never ran has to fail the unit.
@@ -109,7 +105,9 @@ pub(super) fn properties<'a>(
         ("StandardInput", "null".into()),
         ("StandardOutputFileDescriptor", Fd::from(&inlets.stdout).into()),
         ("StandardErrorFileDescriptor", Fd::from(&inlets.stderr).into()),
-        ("LogExtraFields", fields.into()),
+        // No `LogExtraFields`: systemd (252 at least) writes them to `/run/systemd/units/log-extra-fields:UNIT` and removes
+        // another name when the unit ends, so each call would leave a file in memory until the next boot. Component and
+        // state are fields of the lines that the daemon writes, and words of the description, which systemd logs.
         // As for a plain process: who writes to a reader that is gone ends, without a word on standard error.
         ("IgnoreSIGPIPE", false.into()),
         ("KillMode", "control-group".into()),

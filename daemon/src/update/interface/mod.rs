@@ -56,6 +56,23 @@ impl fmt::Debug for LogSink {
     }
 }
 
+/// Is told once the program of a call runs; by default nobody is.
+#[derive(Clone, Default)]
+pub struct StartSink(Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl StartSink {
+    /// Calls this.
+    pub fn new(tell: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(tell)))
+    }
+}
+
+impl fmt::Debug for StartSink {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("StartSink")
+    }
+}
+
 /// The Interface of one Component.
 #[derive(Debug, Clone)]
 pub struct Interface {
@@ -111,6 +128,17 @@ impl Interface {
     /// Runs a state other than `Download`, which has [`Interface::download`]. Without a tree, `Cleanup` has nothing to do
     /// and every other state fails.
     pub async fn run_state(&self, state: State, tag: &str, cancel: &CancellationToken) -> Result<(), InterfaceError> {
+        self.run_state_telling(state, tag, StartSink::default(), cancel).await
+    }
+
+    /// The same, and tells when the program runs.
+    pub async fn run_state_telling(
+        &self,
+        state: State,
+        tag: &str,
+        started: StartSink,
+        cancel: &CancellationToken,
+    ) -> Result<(), InterfaceError> {
         if state == State::Download {
             return Err(self.failed(state.as_str(), CallError::NoArtifact));
         }
@@ -121,7 +149,9 @@ impl Interface {
             return Err(self.failed(state.as_str(), error.into()));
         }
         let call = self.call(state.as_str(), tag, Stdout::Log);
-        let ended = self.make(&call, cancel).await?;
+        let printer = Printer { started, ..self.printer(&call.word) };
+        let ended = self.runner.run(&call, &printer, cancel).await;
+        let ended = ended.map_err(|error| self.failed(&call.word, error.into()))?;
         self.succeeded(&call, &ended)
     }
 
@@ -198,7 +228,12 @@ impl Interface {
     }
 
     fn printer(&self, word: &str) -> Printer {
-        Printer { component: self.label(), state: word.to_owned(), log: self.log.clone() }
+        Printer {
+            component: self.label(),
+            state: word.to_owned(),
+            log: self.log.clone(),
+            started: StartSink::default(),
+        }
     }
 }
 
@@ -208,6 +243,7 @@ struct Printer {
     component: String,
     state: String,
     log: LogSink,
+    started: StartSink,
 }
 
 impl Lines for Printer {
@@ -219,6 +255,12 @@ impl Lines for Printer {
         let message = format!("Update Interface output ({stream}): {line}");
         tracing::info!(component = %self.component, state = %self.state, "{message}");
         self.log.0(LogLine { severity: Severity::Info, component: self.component.clone(), message });
+    }
+
+    fn started(&self) {
+        if let Some(tell) = &self.started.0 {
+            tell();
+        }
     }
 }
 

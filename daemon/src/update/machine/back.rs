@@ -22,6 +22,9 @@ impl Deployment {
     pub(super) fn rollback_answered(&mut self, effects: &mut Vec<Effect>) {
         let stays = self.members.iter().filter(|member| member.installed && member.supports_rollback == Some(false));
         let stays = stays.count();
+        if self.head.cancelled_after.is_some() {
+            return self.cancel_answered(stays == 0, effects);
+        }
         if stays > 0 {
             let text = format!("{stays} Component(s) cannot be rolled back (SupportsRollback is not Yes).");
             let error = Error::new(Kind::RollbackNotSupported, text);
@@ -61,7 +64,7 @@ impl Deployment {
             (Activity::AskRollback, Outcome::Failed(error)) => {
                 member.supports_rollback = Some(false);
                 // A caller who takes a sound deployment back is refused instead, by the answer "no".
-                if self.head.taken_back.is_none() {
+                if self.head.taken_back.is_none() && self.head.cancelled_after.is_none() {
                     self.become_inconsistent(error);
                 }
             }

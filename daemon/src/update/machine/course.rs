@@ -18,6 +18,11 @@ impl Deployment {
                 self.head.boot_id = boot_id;
                 self.enter(Phase::Start, &mut effects);
             }
+            Event::Started(index) => {
+                if self.is_running(index) {
+                    self.members[index].begun = true;
+                }
+            }
             Event::Ended(index, outcome) if self.is_running(index) => self.ended(index, outcome, &mut effects),
             Event::RebootFailed(error) if self.awaits_reboot() => self.reboot_failed(error, &mut effects),
             Event::Resume(options, boot_id) if self.head.rest.is_some() => {
@@ -62,6 +67,7 @@ impl Deployment {
         }
         self.head.options = options;
         self.head.rest = None;
+        self.head.unattended = false;
     }
 
     /// The host was rebooted since the deployment asked for it.
@@ -80,6 +86,10 @@ impl Deployment {
 
     /// Turns round on request of a caller.
     fn take_back(&mut self, force: bool, effects: &mut Vec<Effect>) {
+        // Whoever wants the old state back is not told that it did not become the new one.
+        if !self.head.inconsistent {
+            self.head.untold = None;
+        }
         if self.head.failed || self.head.phase == Phase::BeforeCleanup && self.is_untouched() {
             // It is on its way back already, or there is nothing to take back.
             self.head.failed = true;
@@ -103,6 +113,7 @@ impl Deployment {
     /// wants the old state. [`Event::Recover`] follows.
     pub fn take_up(&mut self, options: RunOptions, back: bool) {
         self.head.options = options;
+        self.head.unattended = false;
         if !back || self.head.failed || self.is_cleaning_up() {
             return;
         }
@@ -183,6 +194,7 @@ impl Deployment {
         for &index in chosen {
             let member = &mut self.members[index];
             member.call = Some(CallState::Running);
+            member.begun = false;
             *member.attempts.entry(activity).or_insert(0) += 1;
             match activity {
                 Activity::Download => member.downloaded = true,
@@ -236,8 +248,12 @@ impl Deployment {
         match activity {
             Activity::Download | Activity::Install | Activity::VerifyReboot | Activity::Commit => Some(failed()),
             // A reboot in the middle of a reboot is no surprise; the verification that follows decides.
-            Activity::Reboot | Activity::RollbackReboot => Some(Outcome::Done),
-            Activity::AskReboot
+            Activity::Reboot | Activity::RollbackReboot if self.members[index].begun => Some(Outcome::Done),
+            // It may never have begun, and a verification need not notice that; then nobody would have tried the new
+            // software before it is committed.
+            Activity::Reboot
+            | Activity::RollbackReboot
+            | Activity::AskReboot
             | Activity::AskRollback
             | Activity::AskRollbackReboot
             | Activity::Rollback
@@ -293,7 +309,8 @@ impl Deployment {
         if stops {
             let why = Rest::Stopped(point);
             self.head.rest = Some(why);
-            effects.push(Effect::Rest { why, error: self.head.untold.take() });
+            let untold = if self.head.unattended { self.head.untold.clone() } else { self.head.untold.take() };
+            effects.push(Effect::Rest { why, error: untold });
         }
         stops
     }
@@ -327,10 +344,6 @@ impl Deployment {
         self.head.failed = true;
         self.head.cause.get_or_insert_with(|| error.clone());
         self.head.untold.get_or_insert(error);
-    }
-
-    fn is_untouched(&self) -> bool {
-        self.members.iter().all(|member| !member.installed)
     }
 
     fn finish(&mut self, effects: &mut Vec<Effect>) {

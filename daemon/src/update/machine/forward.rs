@@ -4,7 +4,26 @@ use super::{Activity, Deployment, Effect, Outcome, Phase};
 use crate::core::error::{Error, Kind};
 use crate::update::answers::NeedsReboot;
 
+fn cancelled() -> Error {
+    Error::new(Kind::Cancelled, "The deployment was cancelled.")
+}
+
 impl Deployment {
+    /// Whoever cancels wants the old state. If a Component cannot go back to it, what works is better than what would be
+    /// neither, and the deployment goes on.
+    pub(super) fn cancel_answered(&mut self, can_go_back: bool, effects: &mut Vec<Effect>) {
+        let Some((activity, order)) = self.head.cancelled_after.take() else { return };
+        if can_go_back {
+            self.fail(cancelled());
+            return self.enter(Phase::BeforeRollback, effects);
+        }
+        self.head.cancelled = false;
+        let text = "The deployment cannot be cancelled, because a Component that is installed cannot be rolled back \
+                    (SupportsRollback is not Yes); going on.";
+        effects.push(Effect::Warn(text.to_owned()));
+        self.barrier_forward(activity, order, effects);
+    }
+
     pub(super) fn download_from(&mut self, order: u32, effects: &mut Vec<Effect>) {
         match self.next_group(order, |_| true) {
             Some((order, chosen)) => {
@@ -36,7 +55,11 @@ impl Deployment {
     /// The whole group has ended `activity`; siblings of a failed Component have ended it too.
     pub(super) fn barrier_forward(&mut self, activity: Activity, order: u32, effects: &mut Vec<Effect>) {
         if self.head.cancelled && !self.head.failed && activity < Activity::Commit {
-            self.fail(Error::new(Kind::Cancelled, "The deployment was cancelled."));
+            if !self.is_untouched() {
+                self.head.cancelled_after = Some((activity, order));
+                return self.ask_rollback(effects);
+            }
+            self.fail(cancelled());
         }
         if self.head.failed {
             return self.enter(Phase::BeforeRollback, effects);

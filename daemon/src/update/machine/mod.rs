@@ -9,6 +9,8 @@
 
 mod back;
 mod course;
+#[cfg(test)]
+mod crash_tests;
 mod forward;
 #[cfg(test)]
 mod property_tests;
@@ -83,6 +85,13 @@ impl Activity {
     }
 }
 
+impl Activity {
+    /// Reboots: if one is cut short, its verification decides, provided that it had begun.
+    pub const fn may_be_resumed_by_verification(self) -> bool {
+        matches!(self, Self::Reboot | Self::RollbackReboot)
+    }
+}
+
 /// How an activity ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -150,6 +159,14 @@ pub struct Member {
     pub verification: Verification,
     /// How often each activity was started.
     pub attempts: BTreeMap<Activity, u32>,
+    /// The program of the current call is known to have run. Kept of reboots only.
+    #[serde(default = "yes")]
+    pub begun: bool,
+}
+
+/// Records of earlier versions do not tell; there a reboot counts as begun.
+const fn yes() -> bool {
+    true
 }
 
 impl Member {
@@ -168,6 +185,7 @@ impl Member {
             rollback_failed: false,
             verification: Verification::None,
             attempts: BTreeMap::new(),
+            begun: false,
         }
     }
 
@@ -222,6 +240,12 @@ pub struct Head {
     pub failed: bool,
     /// A caller cancelled it.
     pub cancelled: bool,
+    /// A caller cancelled it after a Component was installed: the step after which it goes on if that is refused.
+    #[serde(default)]
+    pub cancelled_after: Option<(Activity, u32)>,
+    /// The daemon found it and went on by itself; no caller has heard since of what went wrong.
+    #[serde(default)]
+    pub unattended: bool,
     /// A caller took it back without anything having failed; the place to return to if that is refused.
     pub taken_back: Option<StopPoint>,
     /// Take it back although a Component cannot be rolled back.
@@ -258,6 +282,8 @@ pub struct Deployment {
 pub enum Event {
     /// A new deployment begins; the host has this boot id.
     Begin(String),
+    /// The program of the current step runs on this Component. Told of reboots only.
+    Started(usize),
     /// An activity of the current step ended on this Component.
     Ended(usize, Outcome),
     /// The host did not reboot although it was asked to.
@@ -321,6 +347,8 @@ impl Deployment {
                 rest: None,
                 failed: false,
                 cancelled: false,
+                cancelled_after: None,
+                unattended: false,
                 taken_back: None,
                 forced: false,
                 inconsistent: false,
@@ -344,6 +372,11 @@ impl Deployment {
         deployment.head.phase = Phase::BeforeCleanup;
         deployment.head.rest = Some(Rest::Stopped(StopPoint::Cleanup));
         deployment
+    }
+
+    /// No `ArtifactInstall` has started, so there is nothing to roll back.
+    pub fn is_untouched(&self) -> bool {
+        self.members.iter().all(|member| !member.installed)
     }
 
     /// The activities that run now: started, and not reported as ended.

@@ -62,6 +62,8 @@ struct Run {
     fates: VecDeque<u8>,
     stops: VecDeque<(u8, bool)>,
     made: Vec<Made>,
+    /// Reboots that were cut short before anybody knew that they had begun, by Component.
+    unbegun: BTreeMap<usize, usize>,
     boot: u32,
     crashes: u32,
     was_told: bool,
@@ -78,6 +80,7 @@ impl Run {
             stops,
             script,
             made: Vec::new(),
+            unbegun: BTreeMap::new(),
             boot: 0,
             crashes: 0,
             was_told: false,
@@ -109,6 +112,9 @@ impl Run {
                     Effect::Run(index, activity) => {
                         self.made.push(Made { index, activity, failed: false });
                         running.push((index, activity));
+                        if activity.may_be_resumed_by_verification() && self.fate() % 2 == 0 {
+                            self.step(&Event::Started(index))?;
+                        }
                     }
                     Effect::RebootHost => effects.extend(self.reboot()?),
                     Effect::Warn(_) => {}
@@ -181,7 +187,10 @@ impl Run {
         let mut effects = Vec::new();
         let boot_id = self.boot_id();
         effects.extend(self.step(&Event::Recover(boot_id))?);
-        for (index, _) in lost {
+        for (index, activity) in lost {
+            if activity == Activity::Reboot && !self.deployment.members[index].begun {
+                *self.unbegun.entry(index).or_insert(0) += 1;
+            }
             effects.extend(self.step(&Event::Ended(index, Outcome::Interrupted))?);
         }
         Ok(effects)
@@ -248,7 +257,14 @@ impl Run {
             for (_, who) in self.positions(activity) {
                 *count.entry(who).or_insert(0) += 1;
             }
-            prop_assert!(count.values().all(|count| *count == 1), "{activity:?} repeated");
+            for (who, count) in count {
+                // What may never have begun is made again, so that no Component is committed that did not reboot.
+                let again = if activity == Activity::Reboot { self.unbegun.get(&who).copied().unwrap_or(0) } else { 0 };
+                prop_assert!(count <= 1 + again, "{activity:?} repeated");
+                let is_tried =
+                    count > again || !self.positions(Activity::VerifyReboot).iter().any(|(_, at)| *at == who);
+                prop_assert!(is_tried, "{activity:?} never began, and is verified");
+            }
         }
         // The barrier: within a group, no Install before every Download; no group begins before the lower one installed.
         for (install, who) in self.positions(Activity::Install) {

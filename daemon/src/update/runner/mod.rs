@@ -68,6 +68,9 @@ pub enum Stream {
 pub trait Lines: Send + Sync + fmt::Debug {
     /// One line without its newline, at most [`LINE_LIMIT`] bytes, invalid UTF-8 replaced.
     fn line(&self, stream: Stream, line: &str);
+
+    /// The program of the call runs now. Not told of a call that was taken over.
+    fn started(&self) {}
 }
 
 /// How a call ended.
@@ -151,4 +154,10 @@ pub trait Runner: Send + Sync + fmt::Debug {
 
     /// Ends whatever still runs of the call with this tag, made by an earlier daemon.
     fn kill<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Tags of all calls of earlier daemons that nobody has seen the end of, as far as they can be told from the calls of
+    /// strangers. To be asked before the first call is made.
+    fn left_behind(&self) -> Vec<String> {
+        Vec::new()
+    }
 }

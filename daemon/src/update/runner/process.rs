@@ -50,6 +50,7 @@ impl ProcessRunner {
 
     async fn make(&self, call: &Call, lines: &dyn Lines, cancel: &CancellationToken) -> Result<Ended, RunnerError> {
         let mut running = Running::start(call).await?;
+        lines.started();
         let begun = running.watch(call, lines, cancel).await;
         let kin = running.kin.clone();
         let ended = tokio::select! {
