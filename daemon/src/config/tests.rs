@@ -358,7 +358,7 @@ fn every_rule_has_its_message() {
         ),
         (
             "{\"HttpsClient\": {\"Certificate\": \"/c\", \"Key\": \"pkcs11:object=k\"}}",
-            "main:1:44: \"HttpsClient.Key\" is a PKCS#11 URI; keys in security modules are not supported, only PEM files.",
+            "main:1:46: \"HttpsClient.Key\" is a PKCS#11 URI; keys in security modules are not supported, only PEM files.",
         ),
         (
             "{\"HttpsClient\": {\"SSLEngine\": \"pkcs11\"}}",

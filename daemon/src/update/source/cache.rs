@@ -162,7 +162,7 @@ impl Cache {
             }
         }
         for entry in self.entries().into_iter().filter(|entry| entry.key == key) {
-            match self.check(&entry) {
+            match Self::check(&entry) {
                 Ok(artifact) => return Found::Whole(artifact),
                 Err(reason) => {
                     tracing::warn!("\"{}\" in the cache is not used: {reason}.", entry.path.display());
@@ -184,7 +184,7 @@ impl Cache {
     }
 
     /// Compares the bytes of an entry with its name.
-    fn check(&self, entry: &Entry) -> Result<LocalArtifact, String> {
+    fn check(entry: &Entry) -> Result<LocalArtifact, String> {
         let expected = parts(&entry.path).and_then(|(_, sum)| sum).unwrap_or_default();
         let sum = || -> io::Result<String> {
             let (mut file, mut context, mut buffer) =

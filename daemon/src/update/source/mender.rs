@@ -84,7 +84,7 @@ impl Mender {
         loop {
             // The address belongs to the token: another token may come with another one.
             let url = self.url(&token, path, query)?;
-            let failure = match self.request(http, &url, &token, stop) {
+            let failure = match request(http, &url, &token, stop) {
                 Ok((StatusCode::OK, text)) => {
                     let answer = serde_json::from_slice(&text).map_err(|error| {
                         Failure::Lasting(format!("the answer makes no sense: {error}")).about(&shown(&url))
@@ -115,23 +115,6 @@ impl Mender {
         }
     }
 
-    /// The status, which is 200, 401 or 404, and with 200 the answer.
-    fn request(
-        &self,
-        http: &Http,
-        url: &Url,
-        token: &Token,
-        stop: &CancellationToken,
-    ) -> Result<(StatusCode, Vec<u8>), Failure> {
-        let headers: [(HeaderName, String); 1] = [(AUTHORIZATION, token.authorization())];
-        let mut answer: Response = http.get(url, &headers, stop)?;
-        match answer.status() {
-            StatusCode::OK => Ok((StatusCode::OK, http.text(&mut answer, ANSWER_LIMIT, stop)?)),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => Ok((status, Vec::new())),
-            _ => Err(refused(&answer)),
-        }
-    }
-
     fn url(&self, token: &Token, path: &[&str], query: &[(&str, &str)]) -> Result<Url, Error> {
         let base = self.server.as_deref().unwrap_or(&token.server);
         let malformed = |reason: &str| {
@@ -151,6 +134,17 @@ impl Mender {
             url.query_pairs_mut().extend_pairs(query);
         }
         Ok(url)
+    }
+}
+
+/// The status, which is 200, 401 or 404, and with 200 the answer.
+fn request(http: &Http, url: &Url, token: &Token, stop: &CancellationToken) -> Result<(StatusCode, Vec<u8>), Failure> {
+    let headers: [(HeaderName, String); 1] = [(AUTHORIZATION, token.authorization())];
+    let mut answer: Response = http.get(url, &headers, stop)?;
+    match answer.status() {
+        StatusCode::OK => Ok((StatusCode::OK, http.text(&mut answer, ANSWER_LIMIT, stop)?)),
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND) => Ok((status, Vec::new())),
+        _ => Err(refused(&answer)),
     }
 }
 
