@@ -5,6 +5,7 @@
 //! Artifacts are verified with.
 
 mod file;
+mod net;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +15,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use self::file::{File, Value, read_optional};
-use crate::core::document::{DocumentError, NAME_LIMIT, Place, excerpt};
+use crate::core::document::{DocumentError, Place, excerpt};
 use crate::core::error::{Error, Kind};
-pub use crate::core::settings::{ArtifactsCache, HttpsClient, LogLevel, RunnerChoice, Settings};
+pub use crate::core::settings::{
+    ArtifactSources, ArtifactsCache, HttpsClient, LogLevel, Proxies, RunnerChoice, Settings,
+};
 
 /// Name of the configuration file in its two directories.
 pub const FILE_NAME: &str = "mender-orchestrator.conf";
@@ -82,6 +85,14 @@ pub enum ConfigError {
         variable: &'static str,
         /// Its value.
         value: String,
+    },
+    /// A variable that names a proxy is wrong. It may hold a password, so its value is not shown.
+    #[error("The environment variable \"{variable}\" {reason}.")]
+    Proxy {
+        /// The variable.
+        variable: &'static str,
+        /// What is wrong; goes on after the variable.
+        reason: String,
     },
 }
 
@@ -156,7 +167,12 @@ impl Settings {
                 max_size: options
                     .get("ArtifactsCache.MaxSizeBytes")
                     .map_or(Ok(0), |value| value.integer(0..=u64::MAX))?,
+                strict: options.get("ArtifactsCache.Strict").map_or(Ok(false), |value| value.boolean())?,
             },
+            artifact_sources: options.artifact_sources(&mut warnings)?,
+            download_retries: options.download_retries()?,
+            download_timeout: options.seconds("DownloadTimeoutSeconds", 3600, 60)?,
+            proxies: net::proxies(environment)?,
             https_client: options.https_client()?,
             server_certificate: options.path("ServerCertificate")?,
             runner: options.word("Runner", &RUNNERS)?,
@@ -165,7 +181,6 @@ impl Settings {
             datastore_dir,
             conf_dir,
         };
-        options.warn_of_inactive(&settings, &mut warnings);
         Ok((settings, warnings))
     }
 }
@@ -252,35 +267,6 @@ impl Options<'_> {
         }
     }
 
-    fn https_client(&self) -> Result<HttpsClient, ConfigError> {
-        let client = HttpsClient {
-            certificate: self.path("HttpsClient.Certificate")?,
-            key: match self.get("HttpsClient.Key") {
-                None => None,
-                Some(value) => {
-                    let key = value.string()?;
-                    if !key.starts_with("pkcs11:") && !Path::new(&key).is_absolute() {
-                        return Err(value.invalid("must be an absolute path or a PKCS#11 URI"));
-                    }
-                    Some(key)
-                }
-            },
-            ssl_engine: self
-                .get("HttpsClient.SSLEngine")
-                .map(|value| value.string_of_at_most(NAME_LIMIT))
-                .transpose()?,
-        };
-        let lacks = |present: &str, absent: &str| {
-            self.get(present).map(|value| value.invalid(format!("is of no use without \"{absent}\"")))
-        };
-        let defect = match (&client.certificate, &client.key) {
-            (Some(_), None) => lacks("HttpsClient.Certificate", "HttpsClient.Key"),
-            (None, Some(_)) => lacks("HttpsClient.Key", "HttpsClient.Certificate"),
-            _ => None,
-        };
-        defect.map_or(Ok(client), Err)
-    }
-
     fn reboot_command(&self) -> Result<Option<Vec<String>>, ConfigError> {
         let Some(value) = self.get("RebootCommand") else { return Ok(None) };
         let items = value.list()?;
@@ -289,16 +275,5 @@ impl Options<'_> {
         };
         program.path()?;
         items.iter().map(Value::string_or_empty).collect::<Result<_, _>>().map(Some)
-    }
-
-    /// Options that are checked and kept for compatibility but change nothing yet.
-    fn warn_of_inactive(&self, settings: &Settings, warnings: &mut Vec<String>) {
-        let mut keys = Vec::new();
-        if settings.artifacts_cache.enabled {
-            keys.push("ArtifactsCache.Enabled");
-        }
-        keys.extend(["HttpsClient.Certificate", "HttpsClient.Key", "HttpsClient.SSLEngine", "ServerCertificate"]);
-        let remark = |value: Value<'_>| value.remark("is accepted, but has no effect in this version.");
-        warnings.extend(keys.into_iter().filter_map(|key| self.get(key)).map(remark));
     }
 }

@@ -12,6 +12,7 @@ use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::core::store::DirectoryLock;
 use crate::logging::LogLevel;
+use crate::mender_auth::AuthenticationManager;
 use crate::supervisor::Parts;
 use crate::systemd::{self, logind::LogindHost, transient::TransientRunner};
 use crate::update::actor::Actor;
@@ -39,7 +40,8 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
         let runner = runner.clone();
         move |settings: Settings| {
             let host = host(&settings, &connection);
-            Environment::new(Arc::new(settings), runner.clone(), host)
+            let tokens = Arc::new(AuthenticationManager::new(connection.clone()));
+            Environment::new(Arc::new(settings), runner.clone(), host, tokens)
         }
     };
     let environment = load(settings)?;

@@ -11,6 +11,7 @@ pub mod booted;
 pub mod bus;
 pub mod polkit;
 pub mod scripted;
+pub mod servers;
 pub mod system;
 
 use std::path::{Path, PathBuf};

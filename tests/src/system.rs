@@ -91,12 +91,16 @@ impl System {
     /// A System of these Components, each `(component type, instance, order group)`, at release 1, with reboots `No` and
     /// rollback `Yes`. The daemon does not run yet.
     pub async fn new(components: &[(&str, &str, u32)]) -> Self {
+        Self::on(Bus::start(), components).await
+    }
+
+    /// The same on this bus.
+    pub async fn on(bus: Bus, components: &[(&str, &str, u32)]) -> Self {
         assert!(Uid::effective().is_root(), "this needs root; \"unshare --user --map-root-user\" makes anybody root");
         let place = TempDir::with_prefix("orchestrator-system-").expect("a temporary directory");
         for directory in ["etc", "share/interfaces/v1", "state", "system", "releases"] {
             fs::create_dir_all(place.path().join(directory)).expect("a directory");
         }
-        let bus = Bus::start();
         let connection = bus.connect().await;
         let mut system = Self {
             components: Vec::new(),

@@ -15,6 +15,7 @@ const ERRORS: [(&str, i32); 18] = [
     ("org.orchestratord1.Error.InvalidTopology", 12),
     ("org.orchestratord1.Error.InvalidArtifact", 13),
     ("org.orchestratord1.Error.NoSuitableArtifact", 14),
+    ("org.orchestratord1.Error.DownloadFailed", 21),
     ("org.orchestratord1.Error.InterfaceFailed", 15),
     ("org.orchestratord1.Error.RollbackNotSupported", 16),
     ("org.orchestratord1.Error.RebootFailed", 17),

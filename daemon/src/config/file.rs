@@ -13,12 +13,18 @@ use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
 use crate::core::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 28] = [
     "ArtifactVerifyKey",
     "ArtifactVerifyKeys",
+    "ArtifactSources.Directory",
+    "ArtifactSources.ServerUrl",
+    "ArtifactSources.TokenFile",
+    "ArtifactSources.Url",
     "ArtifactsCache.Enabled",
     "ArtifactsCache.MaxSizeBytes",
     "ArtifactsCache.Path",
+    "ArtifactsCache.Strict",
+    "DownloadTimeoutSeconds",
     "HttpsClient.Certificate",
     "HttpsClient.Key",
     "HttpsClient.SSLEngine",
@@ -29,14 +35,16 @@ pub(super) const KEYS: [&str; 20] = [
     "QueryTimeoutSeconds",
     "RebootCommand",
     "RebootTimeoutSeconds",
+    "RetryDownloadCount",
     "Runner",
     "ServerCertificate",
     "TopologyComponents",
+    "ArtifactSources",
     "ArtifactsCache",
     "HttpsClient",
 ];
 /// Those of them that hold others.
-const SECTIONS: [&str; 2] = ["ArtifactsCache", "HttpsClient"];
+const SECTIONS: [&str; 3] = ["ArtifactSources", "ArtifactsCache", "HttpsClient"];
 
 /// Reads a file that may be absent.
 pub(super) fn read_optional(path: &Path) -> Result<Option<Document>, ConfigError> {

@@ -95,9 +95,18 @@ fn without_files_and_environment_there_are_defaults() {
             data_dir: host.path("usr"),
             datastore_dir: datastore.clone(),
             conf_dir: host.path("etc"),
-            artifacts_cache: ArtifactsCache { enabled: false, path: datastore.join("artifacts"), max_size: 0 },
+            artifacts_cache: ArtifactsCache {
+                enabled: false,
+                path: datastore.join("artifacts"),
+                max_size: 0,
+                strict: false,
+            },
             https_client: HttpsClient::default(),
             server_certificate: None,
+            artifact_sources: ArtifactSources::default(),
+            download_retries: 10,
+            download_timeout: Duration::from_mins(1),
+            proxies: Proxies { except: "localhost,127.0.0.0/8,::1".to_owned(), ..Proxies::default() },
             runner: RunnerChoice::Auto,
             reboot_command: None,
         }
@@ -126,8 +135,11 @@ fn every_option_is_read() {
     let host = Host::with(
         r#"{
             "ArtifactVerifyKeys": ["/keys/new.pem", "/keys/old.pem"],
-            "ArtifactsCache": {"Enabled": true, "Path": "/cache", "MaxSizeBytes": 2147483648},
-            "HttpsClient": {"Certificate": "/certs/cert.pem", "Key": "pkcs11:token=t;object=k", "SSLEngine": "pkcs11"},
+            "ArtifactsCache": {"Enabled": true, "Path": "/cache", "MaxSizeBytes": 2147483648, "Strict": true},
+            "ArtifactSources": {"Directory": "/media/usb", "Url": "https://h/a", "ServerUrl": "https://m", "TokenFile": "/t"},
+            "RetryDownloadCount": 3,
+            "DownloadTimeoutSeconds": 7,
+            "HttpsClient": {"Certificate": "/certs/cert.pem", "Key": "/certs/key.pem"},
             "InterfaceTimeoutSeconds": 60,
             "LogLevel": "warning",
             "ManifestStore": "/manifests",
@@ -143,13 +155,10 @@ fn every_option_is_read() {
     );
     let (settings, warnings) = host.load().unwrap();
     assert_eq!(settings.verify_keys, [Path::new("/keys/new.pem"), Path::new("/keys/old.pem")]);
-    let cache = ArtifactsCache { enabled: true, path: PathBuf::from("/cache"), max_size: 2_147_483_648 };
+    let cache = ArtifactsCache { enabled: true, path: PathBuf::from("/cache"), max_size: 2_147_483_648, strict: true };
     assert_eq!(settings.artifacts_cache, cache);
-    let client = HttpsClient {
-        certificate: Some(PathBuf::from("/certs/cert.pem")),
-        key: Some("pkcs11:token=t;object=k".to_owned()),
-        ssl_engine: Some("pkcs11".to_owned()),
-    };
+    let client =
+        HttpsClient { certificate: Some(PathBuf::from("/certs/cert.pem")), key: Some(PathBuf::from("/certs/key.pem")) };
     assert_eq!(settings.https_client, client);
     assert_eq!(settings.interface_timeout, Duration::from_mins(1));
     assert_eq!(settings.log_level, LogLevel::Warning);
@@ -161,18 +170,15 @@ fn every_option_is_read() {
     assert_eq!(settings.reboot_timeout, Duration::from_secs(30));
     assert_eq!(settings.max_parallel, NonZeroUsize::new(4));
     assert_eq!(settings.query_timeout, Duration::from_secs(5));
-    let warnings: Vec<String> = warnings.iter().map(|warning| host.shortened(warning)).collect();
-    let inactive = "is accepted, but has no effect in this version.";
-    assert_eq!(
-        warnings,
-        [
-            format!("main:3:43: \"ArtifactsCache.Enabled\" {inactive}"),
-            format!("main:4:44: \"HttpsClient.Certificate\" {inactive}"),
-            format!("main:4:70: \"HttpsClient.Key\" {inactive}"),
-            format!("main:4:110: \"HttpsClient.SSLEngine\" {inactive}"),
-            format!("main:8:34: \"ServerCertificate\" {inactive}"),
-        ]
-    );
+    let sources = ArtifactSources {
+        directory: Some(PathBuf::from("/media/usb")),
+        url: Some("https://h/a".to_owned()),
+        server_url: Some("https://m".to_owned()),
+        token_file: Some(PathBuf::from("/t")),
+    };
+    assert_eq!(settings.artifact_sources, sources);
+    assert_eq!((settings.download_retries, settings.download_timeout), (3, Duration::from_secs(7)));
+    assert_eq!(warnings, [""; 0]);
 }
 
 #[test]
@@ -348,7 +354,44 @@ fn every_rule_has_its_message() {
         (&many, "main:1:24: \"ArtifactVerifyKeys\" has 65 items; at most 64 are allowed."),
         (
             "{\"HttpsClient\": {\"Key\": \"key.pem\"}}",
-            "main:1:25: \"HttpsClient.Key\" must be an absolute path or a PKCS#11 URI.",
+            "main:1:25: \"HttpsClient.Key\" must be an absolute path, but it is \"key.pem\".",
+        ),
+        (
+            "{\"HttpsClient\": {\"Certificate\": \"/c\", \"Key\": \"pkcs11:object=k\"}}",
+            "main:1:46: \"HttpsClient.Key\" is a PKCS#11 URI; keys in security modules are not supported, only PEM files.",
+        ),
+        (
+            "{\"HttpsClient\": {\"SSLEngine\": \"pkcs11\"}}",
+            "main:1:31: \"HttpsClient.SSLEngine\" names an engine of OpenSSL; TLS here is not that of OpenSSL, and keys in \
+             security modules are not supported. Remove it, and give a PEM file in \"HttpsClient.Key\".",
+        ),
+        (
+            "{\"ArtifactSources\": {\"Directory\": \"usb\"}}",
+            "main:1:35: \"ArtifactSources.Directory\" must be an absolute path, but it is \"usb\".",
+        ),
+        (
+            "{\"ArtifactSources\": {\"Url\": \"ftp://h/a\"}}",
+            "main:1:29: \"ArtifactSources.Url\" must be an address such as https://server.example.com/artifacts.",
+        ),
+        (
+            "{\"ArtifactSources\": {\"Url\": \"https://u:p@h/a\"}}",
+            "main:1:29: \"ArtifactSources.Url\" must not hold a user name or password.",
+        ),
+        (
+            "{\"ArtifactSources\": {\"Url\": \"https://h/a?b=c\"}}",
+            "main:1:29: \"ArtifactSources.Url\" must not have a query (?...) or fragment (#...).",
+        ),
+        (
+            "{\"ArtifactSources\": {\"TokenFile\": \"/t\"}}",
+            "main:1:35: \"ArtifactSources.TokenFile\" is of no use without \"ArtifactSources.ServerUrl\".",
+        ),
+        (
+            "{\"RetryDownloadCount\": 0}",
+            "main:1:24: \"RetryDownloadCount\" must be an integer from 1 to 10000, but it is 0.",
+        ),
+        (
+            "{\"DownloadTimeoutSeconds\": 0}",
+            "main:1:28: \"DownloadTimeoutSeconds\" must be an integer from 1 to 3600, but it is 0.",
         ),
         (
             "{\"HttpsClient\": {\"Key\": \"/key.pem\"}}",
@@ -501,6 +544,42 @@ fn log_levels_are_words_of_the_command_line_too() {
     );
 }
 
+#[test]
+fn proxies_come_from_the_environment() {
+    let mut host = Host::new();
+    host.set("https_proxy", "proxy:3128");
+    host.set("HTTP_PROXY", "http://u:secret@proxy");
+    host.set("http_proxy", "http://u:secret@proxy");
+    host.set("NO_PROXY", ".a.example b.example,c");
+    let proxies = host.settings().proxies;
+    assert_eq!(proxies.https.as_deref(), Some("http://proxy:3128"));
+    assert_eq!(proxies.http.as_deref(), Some("http://u:secret@proxy"));
+    assert_eq!(proxies.except, ".a.example,b.example,c,localhost,127.0.0.0/8,::1");
+
+    host.set("http_proxy", "http://other");
+    let different = "The environment variable \"HTTP_PROXY\" and \"http_proxy\" are set, to different values.";
+    assert_eq!(host.refused(), different);
+    host.set("http_proxy", "");
+    host.set("HTTP_PROXY", "socks5://u:secret@proxy");
+    let kind =
+        "The environment variable \"HTTP_PROXY\" is no address of a proxy, such as http://proxy.example.com:3128.";
+    assert_eq!(host.refused(), kind);
+}
+
+#[test]
+fn a_token_that_everybody_can_read_is_a_warning() {
+    let text = |url: &str| format!("{{\"ArtifactSources\": {{\"ServerUrl\": \"{url}\"}}}}");
+    let host = Host::with(&text("http://mender.example.com"), "");
+    let (_, warnings) = host.load().unwrap();
+    assert_eq!(
+        host.shortened(&warnings.join("")),
+        "main:1:35: \"ArtifactSources.ServerUrl\" is not https: everybody on the way can read the device's token."
+    );
+    for url in ["http://127.0.0.1:8080", "https://mender.example.com"] {
+        assert_eq!(Host::with(&text(url), "").load().unwrap().1, [""; 0], "{url}");
+    }
+}
+
 /// The manual must name what the code reads, and nothing else.
 #[test]
 fn the_manual_has_every_option_and_the_example_is_valid() {
@@ -510,13 +589,13 @@ fn the_manual_has_every_option_and_the_example_is_valid() {
     }
     let example = manual.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let (settings, warnings) = Host::with(example, "").load().unwrap();
-    assert!(warnings.iter().all(|warning| warning.ends_with("has no effect in this version.")), "{warnings:?}");
+    assert_eq!(warnings, [""; 0]);
     assert_eq!(settings.verify_keys.len(), 2);
     let mut unknown = Vec::new();
     let document = Document::new("example", example);
     let file = File::parse(&document, &mut unknown).unwrap();
     for key in file::KEYS {
-        let shown = file.get(key).is_some() || key == "ArtifactVerifyKey";
+        let shown = file.get(key).is_some() || ["ArtifactVerifyKey", "HttpsClient.SSLEngine"].contains(&key);
         assert!(shown, "\"{key}\" is missing in the example of docs/configuration.md");
     }
 }

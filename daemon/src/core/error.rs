@@ -35,6 +35,8 @@ pub enum Kind {
     InvalidArtifact,
     /// No Artifact fits a Component.
     NoSuitableArtifact,
+    /// An Artifact cannot be had from where it is: the network, a server or a server's answer is at fault.
+    DownloadFailed,
     /// An Interface is missing, failed, ran out of time or gave a malformed answer.
     InterfaceFailed,
     /// A Component cannot be rolled back.
@@ -53,7 +55,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -65,6 +67,7 @@ impl Kind {
         Self::InvalidTopology,
         Self::InvalidArtifact,
         Self::NoSuitableArtifact,
+        Self::DownloadFailed,
         Self::InterfaceFailed,
         Self::RollbackNotSupported,
         Self::RebootFailed,
@@ -98,6 +101,7 @@ impl Kind {
             Self::Storage => ("org.orchestratord1.Error.Storage", 18),
             Self::Cancelled => ("org.orchestratord1.Error.Cancelled", 19),
             Self::Inconsistent => ("org.orchestratord1.Error.Inconsistent", 20),
+            Self::DownloadFailed => ("org.orchestratord1.Error.DownloadFailed", 21),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

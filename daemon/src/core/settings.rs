@@ -71,6 +71,8 @@ pub struct ArtifactsCache {
     pub path: PathBuf,
     /// How large it may get, in bytes; 0 is unlimited.
     pub max_size: u64,
+    /// Whether an Artifact that cannot be cached fails its download.
+    pub strict: bool,
 }
 
 /// How the daemon shows who it is to servers.
@@ -78,10 +80,32 @@ pub struct ArtifactsCache {
 pub struct HttpsClient {
     /// PEM file with the certificate.
     pub certificate: Option<PathBuf>,
-    /// PEM file with the private key, or a PKCS#11 URI.
-    pub key: Option<String>,
-    /// Name of the OpenSSL engine that knows the key.
-    pub ssl_engine: Option<String>,
+    /// PEM file with the private key.
+    pub key: Option<PathBuf>,
+}
+
+/// Where Artifacts are looked for that a Manifest names by name only.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArtifactSources {
+    /// Directory of files `<name>.mender`.
+    pub directory: Option<PathBuf>,
+    /// Address that `<name>.mender` is below.
+    pub url: Option<String>,
+    /// Address of the Mender server; none: the one that comes with the token.
+    pub server_url: Option<String>,
+    /// File with the token for the Mender server; none: the authentication service of the Mender client is asked.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Proxies on the way to servers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Proxies {
+    /// Address of the one for http.
+    pub http: Option<String>,
+    /// Address of the one for https.
+    pub https: Option<String>,
+    /// Hosts that are reached without one, with commas between them. Those of this machine are always among them.
+    pub except: String,
 }
 
 /// All settings, valid and complete. Every path is absolute.
@@ -117,6 +141,14 @@ pub struct Settings {
     pub https_client: HttpsClient,
     /// PEM file with the certificate of the server, beside those the system trusts.
     pub server_certificate: Option<PathBuf>,
+    /// Where Artifacts are looked for by name.
+    pub artifact_sources: ArtifactSources,
+    /// How often a download is tried again without having got on.
+    pub download_retries: u32,
+    /// How long a server may keep a download waiting.
+    pub download_timeout: Duration,
+    /// Proxies on the way to servers.
+    pub proxies: Proxies,
     /// What runs Interfaces.
     pub runner: RunnerChoice,
     /// Program and arguments that reboot the host; none: logind is asked.

@@ -497,6 +497,7 @@ impl Actor {
             untold: by_daemon,
             inconsistent: self.is_inconsistent_after(result),
         };
+        self.environment.sources.end(&plan);
         let manifests = ManifestStore::new(&self.environment.settings.manifest_store);
         let stored = if committed { manifests.commit(&plan.manifest_digest) } else { manifests.end() };
         if let Err(error) = stored {

@@ -11,6 +11,7 @@ use super::component::ComponentKey;
 use super::interface::tree::Tree;
 use super::reboot::Host;
 use super::runner::Runner;
+use super::source::{Sources, TokenSource};
 use super::topology::Topology;
 use crate::core::document::{Document, DocumentKind};
 use crate::core::error::Error;
@@ -27,15 +28,23 @@ pub struct Environment {
     pub host: Arc<dyn Host>,
     /// Keys that Artifacts must be signed with; none: signatures are not looked at.
     pub keys: Arc<VerifyKeys>,
+    /// Where Artifacts come from.
+    pub sources: Sources,
     slots: Option<Arc<Semaphore>>,
 }
 
 impl Environment {
-    /// Reads the keys.
-    pub fn new(settings: Arc<Settings>, runner: Arc<dyn Runner>, host: Arc<dyn Host>) -> Result<Self, Error> {
+    /// Reads the keys. `tokens` are for the Mender server.
+    pub fn new(
+        settings: Arc<Settings>,
+        runner: Arc<dyn Runner>,
+        host: Arc<dyn Host>,
+        tokens: Arc<dyn TokenSource>,
+    ) -> Result<Self, Error> {
         let keys = Arc::new(VerifyKeys::load(&settings.verify_keys)?);
+        let sources = Sources::new(&settings, tokens)?;
         let slots = settings.max_parallel.map(|limit| Arc::new(Semaphore::new(limit.get())));
-        Ok(Self { settings, runner, host, keys, slots })
+        Ok(Self { settings, runner, host, keys, sources, slots })
     }
 
     /// A place among the calls that may run at once; held until it is dropped.

@@ -1,20 +1,15 @@
 //! What an activity of the machine means for one Component: which call of its Interface, and how its end is reported.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::environment::Environment;
-use super::interface::{
-    ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, StartSink, State, Tree,
-    TreeContext,
-};
+use super::interface::{CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, StartSink, State, Tree, TreeContext};
 use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
+use super::source::Location;
 use super::view::View;
 use crate::core::error::{Error, Kind};
 use crate::core::job::JobReporter;
@@ -104,9 +99,9 @@ impl Calls {
     async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
         let interface = &self.interfaces[index];
         let member = &self.plan.members[index];
-        let artifact = LocalArtifact::open(&member.artifact).await?;
+        let artifact = self.environment.sources.open(member, &self.cancel).await?;
         let request = DownloadRequest {
-            artifact: Box::new(artifact),
+            artifact,
             keys: (*self.environment.keys).clone(),
             check: expect_selected(member),
             context: TreeContext {
@@ -117,7 +112,13 @@ impl Calls {
             progress: self.progress_of(index),
         };
         let downloaded = interface.download(request, tag, &self.cancel).await;
-        downloaded.map_err(|error| in_file(error, &member.artifact).into())
+        downloaded.map_err(|error| {
+            let error = Error::from(in_file(error, &member.artifact));
+            if error.kind == Kind::InvalidArtifact {
+                self.environment.sources.forget(member);
+            }
+            error
+        })
     }
 
     /// Passes a download's progress on, in steps of a hundredth.
@@ -171,12 +172,12 @@ pub fn is_taken_over(plan: &Plan, state: &Deployment, tagged: &str) -> bool {
     })
 }
 
-/// Names the file in what is wrong with an Artifact.
-fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
+/// Names the place in what is wrong with an Artifact.
+fn in_file(error: InterfaceError, place: &Location) -> InterfaceError {
     match error {
         InterfaceError::Call { word, component, cause } => {
             let cause = match *cause {
-                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(path)),
+                CallError::Artifact(cause) => CallError::Artifact(cause.in_file(place.to_string())),
                 cause => cause,
             };
             InterfaceError::Call { word, component, cause: Box::new(cause) }
@@ -187,12 +188,12 @@ fn in_file(error: InterfaceError, path: &Path) -> InterfaceError {
 
 /// The Artifact that is installed has to be the one that was selected.
 fn expect_selected(member: &PlannedMember) -> HeaderCheck {
-    let (expected, path) = (member.artifact_digest.clone(), member.artifact.clone());
+    let (expected, place) = (member.artifact_digest.clone(), member.artifact.to_string());
     Box::new(move |header| {
         if artifact_digest(header) == expected {
             return Ok(());
         }
-        let text = format!("The Artifact \"{}\" has changed since it was selected.", path.display());
+        let text = format!("The Artifact \"{place}\" has changed since it was selected.");
         Err(Error::new(Kind::InvalidArtifact, text))
     })
 }
@@ -275,46 +276,4 @@ pub fn step_text(state: &Deployment) -> String {
 
 fn count(number: usize) -> f64 {
     f64::from(u32::try_from(number.max(1)).unwrap_or(u32::MAX))
-}
-
-/// An Artifact in a local file.
-#[derive(Debug)]
-struct LocalArtifact {
-    file: File,
-    size: u64,
-}
-
-impl LocalArtifact {
-    /// Opens it on a thread of its own: the file may lie on a mount that hangs.
-    async fn open(path: &Path) -> Result<Self, Error> {
-        let refused = |reason: String| {
-            let text = format!("Cannot open the Artifact \"{}\": {reason}.", path.display());
-            Error::new(Kind::NoSuitableArtifact, text)
-        };
-        let opened = {
-            let path = path.to_owned();
-            tokio::task::spawn_blocking(move || -> io::Result<Self> {
-                // Opening a FIFO would wait for a writer.
-                if !path.metadata()?.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-                }
-                let file = File::open(path)?;
-                let size = file.metadata()?.len();
-                Ok(Self { file, size })
-            })
-        };
-        opened.await.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
-    }
-}
-
-impl Read for LocalArtifact {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.read(buffer)
-    }
-}
-
-impl ArtifactInput for LocalArtifact {
-    fn size(&self) -> Option<u64> {
-        Some(self.size)
-    }
 }

@@ -23,6 +23,7 @@ pub mod reboot;
 pub mod record;
 pub mod runner;
 pub mod selection;
+pub mod source;
 mod survey;
 pub mod topology;
 mod view;

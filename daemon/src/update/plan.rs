@@ -8,6 +8,7 @@ use super::artifact::Header;
 use super::artifact::format::hex;
 use super::component::ComponentKey;
 use super::handle::PlanStep;
+use super::source::Location;
 
 /// A Component that gets an Artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,8 +23,8 @@ pub struct PlannedMember {
     pub arguments: Vec<String>,
     /// Order group.
     pub order: u32,
-    /// The Artifact; absolute.
-    pub artifact: PathBuf,
+    /// Where the Artifact is.
+    pub artifact: Location,
     /// [`artifact_digest`] of it: the Artifact that is installed must be the one that was selected.
     pub artifact_digest: String,
     /// Name in its header.
@@ -99,7 +100,7 @@ impl Plan {
             from_version: member.from_version.clone(),
             to_version: member.to_version.clone(),
             artifact_name: member.artifact_name.clone(),
-            artifact: member.artifact.display().to_string(),
+            artifact: member.artifact.to_string(),
             size: member.size,
         });
         let unchanged = self.unchanged.iter().map(|component| PlanStep {
@@ -127,7 +128,7 @@ impl Plan {
             program: "/bin/true".into(),
             arguments: Vec::new(),
             order: 1,
-            artifact: "/a.mender".into(),
+            artifact: Location::File("/a.mender".into()),
             artifact_digest: String::new(),
             artifact_name: "a".into(),
             size: 1,

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 
-use super::artifact::{self, Header, VerifyKeys};
 use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::ManifestRequest;
 use super::manifest::{ComponentType, Manifest};
-use super::plan::{Plan, PlannedMember, Unchanged, artifact_digest};
+use super::plan::{Plan, PlannedMember, Unchanged};
 use super::selection::{self, ARTIFACT_GROUP, ARTIFACT_NAME, Candidate, Selection};
+use super::source::{Location, Offer};
 use super::survey::{Surveyed, survey};
 use super::{answers, topology::Topology};
 use crate::core::document::Document;
@@ -40,8 +39,10 @@ pub async fn prepare(request: &ManifestRequest, environment: &Environment) -> Re
     if let Some(error) = survey.errors.into_iter().next() {
         return Err(error);
     }
-    let artifacts = Artifacts::read(&manifest, &topology, request.base_directory.as_deref(), &environment.keys).await?;
-    let plan = select(&manifest, &topology, &survey.found, &artifacts)?;
+    environment.sources.begin().await?;
+    let artifacts = Artifacts::read(&manifest, &topology, request.base_directory.as_deref(), environment).await?;
+    let mut plan = select(&manifest, &topology, &survey.found, &artifacts)?;
+    confirm(&mut plan, &artifacts, environment).await?;
     Ok(Prepared { plan, surveyed: survey.found })
 }
 
@@ -51,53 +52,49 @@ fn note_unused(manifest: &Manifest, topology: &Topology) {
     }
 }
 
-/// The Artifacts of a Manifest, by Component type, read once for all Components of the type.
-struct Artifacts(BTreeMap<String, (PathBuf, Candidate, String)>);
+/// The Artifacts of a Manifest, by Component type, looked for once for all Components of the type.
+struct Artifacts(BTreeMap<String, Vec<Offer>>);
 
 impl Artifacts {
     async fn read(
         manifest: &Manifest,
         topology: &Topology,
         base: Option<&Path>,
-        keys: &Arc<VerifyKeys>,
+        environment: &Environment,
     ) -> Result<Self, Error> {
         let wanted = manifest.component_types.iter().filter(|(name, _)| {
             let occurs = |component: &super::topology::TopologyComponent| component.component_type == **name;
             topology.components.iter().any(occurs)
         });
-        let read = wanted.map(|(name, entry)| {
-            let keys = keys.clone();
-            async move {
-                let path = locate(name, entry, base)?;
-                let blocking = {
-                    let path = path.clone();
-                    tokio::task::spawn_blocking(move || artifact::read_header(&path, &keys))
-                };
-                let (header, size) = blocking
-                    .await
-                    .map_err(|error| Error::new(Kind::Failed, format!("Reading \"{}\": {error}.", path.display())))??;
-                let (candidate, digest) = (candidate(&path, &header, size), artifact_digest(&header));
-                Ok((name.clone(), (path, candidate, digest)))
-            }
+        let read = wanted.map(|(name, entry)| async move {
+            let offers = match locate(name, entry, base)? {
+                Place::File(path) => vec![environment.sources.at(&path, &environment.keys).await?],
+                Place::Name(artifact) => environment.sources.named(artifact, name, &environment.keys).await?,
+            };
+            Ok((name.clone(), offers))
         });
-        join_all(read).await.into_iter().collect::<Result<_, Error>>().map(Self)
+        try_join_all(read).await.map(|found| Self(found.into_iter().collect()))
     }
 }
 
-/// The file of the Artifact. It must be there now: nothing may be touched before that is certain.
-fn locate(name: &str, entry: &ComponentType, base: Option<&Path>) -> Result<PathBuf, Error> {
+/// How the Artifact of a Component type is named.
+enum Place<'m> {
+    File(PathBuf),
+    Name(&'m str),
+}
+
+/// The file of the Artifact, or if there is none, its name. The file must be there now: nothing may be touched before that
+/// is certain.
+fn locate<'m>(name: &str, entry: &'m ComponentType, base: Option<&Path>) -> Result<Place<'m>, Error> {
     let refuse = |text: String| Err(Error::new(Kind::NoSuitableArtifact, text));
-    let Some(path) = &entry.artifact_path else {
-        return refuse(format!(
-            "The Manifest names the Artifact of \"{name}\" by artifact_name \"{}\" only, and no server is configured \
-             to get it from.",
-            entry.artifact_name.as_deref().unwrap_or_default()
-        ));
-    };
-    let path = match base {
-        _ if path.is_absolute() => path.clone(),
-        Some(base) => base.join(path),
-        None => {
+    let by_name = entry.artifact_name.as_deref().map(Place::Name);
+    let path = match (&entry.artifact_path, by_name, base) {
+        (None, Some(by_name), _) => return Ok(by_name),
+        // The Manifest is refused without either.
+        (None, None, _) => return refuse(format!("The Manifest names no Artifact for \"{name}\".")),
+        (Some(path), _, _) if path.is_absolute() => path.clone(),
+        (Some(path), _, Some(base)) => base.join(path),
+        (Some(path), _, None) => {
             return refuse(format!(
                 "component_types.{name}.artifact_path: \"{}\" is relative, and no base-directory was given.",
                 path.display()
@@ -105,23 +102,35 @@ fn locate(name: &str, entry: &ComponentType, base: Option<&Path>) -> Result<Path
         }
     };
     if path.try_exists().unwrap_or(false) {
-        return Ok(path);
+        return Ok(Place::File(path));
     }
-    refuse(format!("component_types.{name}.artifact_path: there is no file \"{}\".", path.display()))
+    match &entry.artifact_name {
+        Some(artifact) => {
+            tracing::info!("There is no file \"{}\"; looking for \"{artifact}\".", path.display());
+            Ok(Place::Name(artifact))
+        }
+        None => refuse(format!("component_types.{name}.artifact_path: there is no file \"{}\".", path.display())),
+    }
 }
 
-fn candidate(path: &Path, header: &Header, size: u64) -> Candidate {
-    Candidate {
-        size,
-        source: path.display().to_string(),
-        device_types: header.device_types.clone(),
-        artifact_name: header.artifact_name.clone(),
-        artifact_group: header.artifact_group.clone(),
-        provides: header.provides.clone(),
-        depends: header.depends.clone(),
-        clears_provides: header.clears_provides.clone(),
-        payload_type: header.payload_type.clone(),
+/// Reads the header of each selected Artifact that only a server has told about: what is wrong with it shows before anything
+/// is touched.
+async fn confirm(plan: &mut Plan, artifacts: &Artifacts, environment: &Environment) -> Result<(), Error> {
+    let offers = artifacts.0.values().flatten().filter(|offer| offer.digest.is_none());
+    let selected: BTreeMap<&Location, &Offer> = offers
+        .filter(|offer| plan.members.iter().any(|member| member.artifact == offer.location))
+        .map(|offer| (&offer.location, offer))
+        .collect();
+    let confirmed = selected.into_iter().map(|(location, offer)| async move {
+        let digest = environment.sources.confirm(offer, &environment.keys).await?;
+        Ok::<_, Error>((location, digest))
+    });
+    for (location, digest) in try_join_all(confirmed).await? {
+        for member in plan.members.iter_mut().filter(|member| member.artifact == *location) {
+            member.artifact_digest.clone_from(&digest);
+        }
     }
+    Ok(())
 }
 
 fn select(
@@ -139,19 +148,17 @@ fn select(
     };
     for component in surveyed {
         let name = &component.key.component_type;
-        let (Some(entry), Some((path, candidate, digest))) =
-            (manifest.component_types.get(name), artifacts.0.get(name))
-        else {
+        let (Some(entry), Some(offers)) = (manifest.component_types.get(name), artifacts.0.get(name)) else {
             // `check_system` has made sure that there is one.
             return Err(Error::new(Kind::InvalidManifest, format!("The Manifest has no entry for \"{name}\".")));
         };
         answers::require_version_key(&component.provides, &component.interface)
             .map_err(|error| Error::new(Kind::InterfaceFailed, format!("Component \"{}\": {error}", component.key)))?;
-        let candidates = std::slice::from_ref(candidate);
+        let candidates: Vec<Candidate> = offers.iter().map(|offer| offer.candidate.clone()).collect();
         let version = |provides: &BTreeMap<String, String>| {
             answers::version_key(provides, &component.interface).map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
-        match selection::select(&component.key, &component.interface, &component.provides, candidates)? {
+        match selection::select(&component.key, &component.interface, &component.provides, &candidates)? {
             Selection::Unchanged { .. } => plan.unchanged.push(Unchanged {
                 key: component.key.clone(),
                 interface: component.interface.clone(),
@@ -159,21 +166,24 @@ fn select(
                 order: entry.order,
                 version: version(&component.provides),
             }),
-            Selection::Install(_) => plan.members.push(PlannedMember {
-                key: component.key.clone(),
-                interface: component.interface.clone(),
-                program: component.program.clone(),
-                arguments: component.arguments.clone(),
-                order: entry.order,
-                artifact: path.clone(),
-                artifact_digest: digest.clone(),
-                artifact_name: candidate.artifact_name.clone(),
-                size: candidate.size,
-                from_version: version(&component.provides),
-                to_version: version(&selection::provides_after(&component.provides, candidate)),
-                current_artifact_name: component.provides.get(ARTIFACT_NAME).cloned(),
-                current_artifact_group: component.provides.get(ARTIFACT_GROUP).cloned(),
-            }),
+            Selection::Install(index) => {
+                let Offer { location, candidate, digest } = &offers[index];
+                plan.members.push(PlannedMember {
+                    key: component.key.clone(),
+                    interface: component.interface.clone(),
+                    program: component.program.clone(),
+                    arguments: component.arguments.clone(),
+                    order: entry.order,
+                    artifact: location.clone(),
+                    artifact_digest: digest.clone().unwrap_or_default(),
+                    artifact_name: candidate.artifact_name.clone(),
+                    size: candidate.size,
+                    from_version: version(&component.provides),
+                    to_version: version(&selection::provides_after(&component.provides, candidate)),
+                    current_artifact_name: component.provides.get(ARTIFACT_NAME).cloned(),
+                    current_artifact_group: component.provides.get(ARTIFACT_GROUP).cloned(),
+                });
+            }
         }
     }
     plan.members.sort_by_key(|member| member.order);

@@ -31,6 +31,7 @@ impl Actor {
                 self.alarm(error.into());
             }
         }
+        self.environment.sources.sweep();
         match Record::open(&settings.datastore_dir) {
             Ok(Some(found)) => self.found(found),
             Ok(None) => {

@@ -14,6 +14,9 @@ pub enum ArtifactError {
     /// The input failed while it was read; the Artifact itself may be sound.
     #[error("Cannot read the Artifact: {0}.")]
     Input(#[source] io::Error),
+    /// The place the input comes from says itself what is wrong.
+    #[error("{0}")]
+    Source(Error),
     /// The file cannot be opened.
     #[error("Cannot open the Artifact \"{}\": {source}.", path.display())]
     Open {
@@ -165,9 +168,10 @@ impl ArtifactError {
     /// Takes the error back out of what [`super::PayloadFile`] returned as [`io::Error`]. Any other error becomes
     /// [`ArtifactError::Input`].
     pub fn from_io(error: io::Error) -> Self {
-        match error.downcast::<Self>() {
+        match error.downcast::<Self>().map_err(io::Error::downcast::<Error>) {
             Ok(inner) => inner,
-            Err(other) => Self::Input(other),
+            Err(Ok(source)) => Self::Source(source),
+            Err(Err(other)) => Self::Input(other),
         }
     }
 
@@ -184,6 +188,10 @@ impl ArtifactError {
     /// Names the file the Artifact is in.
     #[must_use]
     pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
+        if let Self::Source(_) = self {
+            // It names it.
+            return self;
+        }
         Self::InFile { path: path.into(), error: Box::new(self) }
     }
 
@@ -194,6 +202,7 @@ impl ArtifactError {
     fn kind(&self) -> Kind {
         match self {
             Self::InFile { error, .. } => error.kind(),
+            Self::Source(error) => error.kind,
             Self::Input(_) | Self::Open { .. } | Self::Unusable | Self::Write { .. } => Kind::Failed,
             Self::UnsupportedVersion { .. } => Kind::NotSupported,
             Self::Key { .. } | Self::NoUsableKey { .. } => Kind::InvalidConfiguration,

@@ -26,6 +26,9 @@ use crate::update::runner::{Call, Ended, Exit, RunnerError, Stdout};
 pub trait ArtifactInput: Read + Send {
     /// Size of the whole Artifact in bytes, if it is known.
     fn size(&self) -> Option<u64>;
+
+    /// Cancelled when nobody wants the bytes any more: whatever waits then, ends. Input that never waits long needs it not.
+    fn stop_with(&mut self, _stop: &CancellationToken) {}
 }
 
 /// Says whether the Artifact is the one that is wanted.
@@ -221,9 +224,14 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(interface: &Interface, request: DownloadRequest, cancel: &CancellationToken) -> Result<Self, CallError> {
+    fn start(
+        interface: &Interface,
+        mut request: DownloadRequest,
+        cancel: &CancellationToken,
+    ) -> Result<Self, CallError> {
         let gate = Arc::new(Gate::new().map_err(CallError::System)?);
         let stop = cancel.child_token();
+        request.artifact.stop_with(&stop);
         let (orders, receiver) = mpsc::channel();
         let (sender, events) = unbounded_channel();
         let feeder = Feeder::new(&interface.root, request, stop.clone(), Arc::clone(&gate), sender);
