@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
 use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
-use super::member::{self, Calls};
+use super::member::{self, Calls, DownloadSeat};
 use super::plan::Plan;
 use super::record::Record;
 use super::runner::KILL_GRACE;
@@ -128,9 +128,14 @@ impl Drive {
                     Err(Halt::Refused(error)) => return self.refused(error),
                     Err(Halt::Stalled(error)) => return self.stalled(&error),
                 };
+                let downloads = effects.iter().filter_map(|effect| match effect {
+                    Effect::Run(index, Activity::Download) => Some(*index),
+                    _ => None,
+                });
+                let mut seats = self.calls.seats(&downloads.collect::<Vec<_>>());
                 for effect in effects {
                     match effect {
-                        Effect::Run(index, activity) => self.start(index, activity),
+                        Effect::Run(index, activity) => self.start(index, activity, seats.remove(&index)),
                         Effect::Warn(text) => self.say(Severity::Warning, "", &text),
                         Effect::RebootHost => match self.reboot().await {
                             Some(event) => events.push(event),
@@ -254,7 +259,7 @@ impl Drive {
         self.job.report(member::progress(state), &member::step_text(state));
     }
 
-    fn start(&mut self, index: usize, activity: Activity) {
+    fn start(&mut self, index: usize, activity: Activity, place: Option<DownloadSeat>) {
         let key = &self.open.plan.members[index].key;
         let share = member::share(activity);
         self.view.component(key, |component| {
@@ -263,7 +268,7 @@ impl Drive {
         });
         tracing::info!(component = %key, state = activity.as_str(), "{}: {}", key, activity.as_str());
         let attempt = self.open.state.members[index].attempts(activity);
-        self.reports.spawn(self.calls.clone().make(index, activity, attempt));
+        self.reports.spawn(self.calls.clone().make(index, activity, attempt, place));
     }
 
     /// Shows how an activity ended.

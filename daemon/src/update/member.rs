@@ -1,5 +1,6 @@
 //! What an activity of the machine means for one Component: which call of its Interface, and how its end is reported.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::environment::Environment;
+use super::environment::{Environment, Together};
+use super::interface::pass::{self, Seat};
 use super::interface::{
     ArtifactInput, CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, State, Tree, TreeContext,
 };
@@ -34,16 +36,54 @@ pub struct Calls {
     pub job: Arc<JobReporter>,
 }
 
+/// A place in the reading of an Artifact, and among the calls that run at once.
+#[derive(Debug)]
+pub struct DownloadSeat {
+    seat: Seat,
+    together: Together,
+}
+
 impl Calls {
-    /// Makes the call and waits for its end.
-    pub async fn make(self, index: usize, activity: Activity, attempt: u32) -> (usize, Outcome) {
-        let _slot = self.environment.slot().await;
+    /// Places for members that are about to download at once. Those who take the same Artifact share one reading of it.
+    pub fn seats(&self, members: &[usize]) -> BTreeMap<usize, DownloadSeat> {
+        let mut sharing: BTreeMap<(&Path, &str), Vec<usize>> = BTreeMap::new();
+        for &index in members {
+            let member = &self.plan.members[index];
+            sharing.entry((&member.artifact, &member.artifact_digest)).or_default().push(index);
+        }
+        let mut seats = BTreeMap::new();
+        for ((path, _), indices) in sharing {
+            // Who has no turn yet would be waited for in vain.
+            for indices in indices.chunks(self.environment.most_at_once()) {
+                let path = path.to_owned();
+                let open = move || LocalArtifact::open(&path).map(|artifact| Box::new(artifact) as _);
+                let taken = pass::seats(Arc::new(open), (*self.environment.keys).clone(), indices.len());
+                let together = self.environment.together(indices.len());
+                let placed = taken.into_iter().map(|seat| DownloadSeat { seat, together: together.clone() });
+                seats.extend(indices.iter().copied().zip(placed));
+            }
+        }
+        seats
+    }
+
+    /// Makes the call and waits for its end. `Download` takes a place of [`Calls::seats`].
+    pub async fn make(
+        self,
+        index: usize,
+        activity: Activity,
+        attempt: u32,
+        place: Option<DownloadSeat>,
+    ) -> (usize, Outcome) {
+        let _slot = match &place {
+            Some(place) => place.together.slot().await,
+            None => self.environment.slot().await,
+        };
         let tag = self.tag(index, activity, attempt);
         let interface = &self.interfaces[index];
         // Only downloads are cut short; whatever else has begun is waited for.
         let never = CancellationToken::new();
         let outcome = match activity {
-            Activity::Download => done(self.download(index, &tag).await),
+            Activity::Download => done(self.download(index, &tag, place).await),
             Activity::AskReboot | Activity::AskRollbackReboot => {
                 interface.needs_reboot(&tag, &never).await.map_or_else(failed, Outcome::NeedsReboot)
             }
@@ -91,13 +131,11 @@ impl Calls {
         format!("{}-{index}-{}-{attempt}", self.plan.id, activity.as_str())
     }
 
-    async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
+    async fn download(&self, index: usize, tag: &str, place: Option<DownloadSeat>) -> Result<(), Error> {
         let interface = &self.interfaces[index];
         let member = &self.plan.members[index];
-        let artifact = LocalArtifact::open(&member.artifact).await?;
         let request = DownloadRequest {
-            artifact: Box::new(artifact),
-            keys: (*self.environment.keys).clone(),
+            artifact: place.ok_or(CallError::NoArtifact)?.seat,
             check: expect_selected(member),
             context: TreeContext {
                 artifact_name: member.current_artifact_name.clone(),
@@ -261,25 +299,21 @@ struct LocalArtifact {
 }
 
 impl LocalArtifact {
-    /// Opens it on a thread of its own: the file may lie on a mount that hangs.
-    async fn open(path: &Path) -> Result<Self, Error> {
-        let refused = |reason: String| {
+    /// Opens it. May take long: the file may lie on a mount that hangs.
+    fn open(path: &Path) -> Result<Self, Error> {
+        let opened = || -> io::Result<Self> {
+            // Opening a FIFO would wait for a writer.
+            if !path.metadata()?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+            }
+            let file = File::open(path)?;
+            let size = file.metadata()?.len();
+            Ok(Self { file, size })
+        };
+        opened().map_err(|reason| {
             let text = format!("Cannot open the Artifact \"{}\": {reason}.", path.display());
             Error::new(Kind::NoSuitableArtifact, text)
-        };
-        let opened = {
-            let path = path.to_owned();
-            tokio::task::spawn_blocking(move || -> io::Result<Self> {
-                // Opening a FIFO would wait for a writer.
-                if !path.metadata()?.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-                }
-                let file = File::open(path)?;
-                let size = file.metadata()?.len();
-                Ok(Self { file, size })
-            })
-        };
-        opened.await.map_err(|error| refused(error.to_string()))?.map_err(|error| refused(error.to_string()))
+        })
     }
 }
 

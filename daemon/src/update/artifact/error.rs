@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::format::hex;
 use crate::core::error::{Error, Kind};
@@ -31,6 +32,9 @@ pub enum ArtifactError {
         #[source]
         error: Box<ArtifactError>,
     },
+    /// The error of an Artifact that is read for several Components at once.
+    #[error(transparent)]
+    Shared(Arc<ArtifactError>),
     /// An earlier error left the reader in the middle of the Artifact.
     #[error("The Artifact cannot be read any further, because an earlier read failed.")]
     Unusable,
@@ -194,6 +198,7 @@ impl ArtifactError {
     fn kind(&self) -> Kind {
         match self {
             Self::InFile { error, .. } => error.kind(),
+            Self::Shared(error) => error.kind(),
             Self::Input(_) | Self::Open { .. } | Self::Unusable | Self::Write { .. } => Kind::Failed,
             Self::UnsupportedVersion { .. } => Kind::NotSupported,
             Self::Key { .. } | Self::NoUsableKey { .. } => Kind::InvalidConfiguration,
