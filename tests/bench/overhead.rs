@@ -132,7 +132,7 @@ pub async fn idle(scale: &Scale, on: &Path, report: &mut Report) -> anyhow::Resu
         drop(last.take());
         let bed = Bed::start(on, 20, Taking::Nothing).await?;
         // It has asked its Components by then.
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
         ready.push(bed.ready_after * 1000.0);
         rss.push(resident(bed.id())?);
         last = Some(bed);
@@ -142,7 +142,9 @@ pub async fn idle(scale: &Scale, on: &Path, report: &mut Report) -> anyhow::Resu
     if let Some(bed) = last {
         let before = sleeps(bed.id())?;
         tokio::time::sleep(Duration::from_secs(20)).await;
-        report.line("idle-wake-ups-per-minute", f64::from(sleeps(bed.id())? - before) * 3.0);
+        let woken =
+            sleeps(bed.id())?.into_iter().map(|(thread, count)| count - before.get(&thread).unwrap_or(&0)).sum::<u32>();
+        report.line("idle-wake-ups-per-minute", f64::from(woken) * 3.0);
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Runs commands and reads of the kernel what they cost.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -95,15 +97,17 @@ fn status_mib(process: u32, field: &str) -> anyhow::Result<f64> {
     Ok(f64::from(kib) / 1024.0)
 }
 
-/// How often the threads of a process have gone to sleep so far: each time they were woken before.
-pub fn sleeps(process: u32) -> anyhow::Result<u32> {
-    let mut sum = 0;
+/// How often each thread of a process has gone to sleep so far: each time it was woken before.
+pub fn sleeps(process: u32) -> anyhow::Result<BTreeMap<OsString, u32>> {
+    let mut sleeps = BTreeMap::new();
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
-        let status = fs::read_to_string(task?.path().join("status"))?;
+        let task = task?;
+        // A thread that ends meanwhile is none that is woken again and again.
+        let Ok(status) = fs::read_to_string(task.path().join("status")) else { continue };
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        sum += line.context("a figure")?.trim().parse::<u32>()?;
+        sleeps.insert(task.file_name(), line.context("a figure")?.trim().parse()?);
     }
-    Ok(sum)
+    Ok(sleeps)
 }
 
 /// A child that ends with this.

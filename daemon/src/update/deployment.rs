@@ -10,7 +10,7 @@ use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
 use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
-use super::member::{self, Calls, DownloadSeat};
+use super::member::{self, Calls, DownloadSeat, Overall};
 use super::plan::Plan;
 use super::record::Record;
 use super::runner::KILL_GRACE;
@@ -102,12 +102,13 @@ impl Drive {
             })
         });
         let calls = Calls {
-            interfaces: interfaces.collect(),
+            interfaces: Arc::new(interfaces.collect()),
             plan: open.plan.clone(),
             environment: environment.clone(),
             cancel: CancellationToken::new(),
             view: view.clone(),
             job: job.clone(),
+            overall: Arc::new(Overall::new(open.plan.members.len())),
         };
         Self { open, environment, job, view, stop, calls, reports: JoinSet::new(), told_of_storage: false }
     }
@@ -198,7 +199,11 @@ impl Drive {
     /// Lets the machine decide, and puts what it decided on disk before anybody acts on it.
     fn step(&mut self, event: Event) -> Result<Vec<Effect>, Halt> {
         let impossible = |error: super::machine::Impossible| Halt::Refused(Error::new(Kind::Failed, error.to_string()));
-        let before = self.open.state.clone();
+        // Who ends while others of the step still run makes nothing happen, so there is nothing to be taken back. With hundreds
+        // of Components that is nearly every event.
+        let quiet = matches!(&event, Event::Ended(_, outcome) if *outcome != Outcome::Interrupted)
+            && self.open.state.running().len() > 1;
+        let before = if quiet { None } else { Some(self.open.state.clone()) };
         let mut effects = self.open.state.step(event.clone()).map_err(impossible)?;
         if let Err(error) = self.save(!effects.is_empty()) {
             // Without effects nothing depends on this step yet, and the next one that matters takes it along.
@@ -206,6 +211,7 @@ impl Drive {
                 self.after_step();
                 return Ok(effects);
             }
+            let Some(before) = before else { return Err(Halt::Stalled(error)) };
             match event {
                 // Nothing has been done yet on behalf of this caller.
                 Event::Begin(_) | Event::Resume(..) | Event::Rollback(..) => {
@@ -266,6 +272,7 @@ impl Drive {
             activity.as_str().clone_into(&mut component.state);
             component.progress = component.progress.max(share);
         });
+        self.calls.overall.reach(index, share);
         tracing::info!(component = %key, state = activity.as_str(), "{}: {}", key, activity.as_str());
         let attempt = self.open.state.members[index].attempts(activity);
         self.reports.spawn(self.calls.clone().make(index, activity, attempt, place));

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ use crate::core::job::JobReporter;
 #[derive(Debug, Clone)]
 pub struct Calls {
     /// The Interfaces of the members.
-    pub interfaces: Vec<Arc<Interface>>,
+    pub interfaces: Arc<Vec<Arc<Interface>>>,
     /// Who takes part.
     pub plan: Arc<Plan>,
     /// Settings and keys.
@@ -34,6 +35,37 @@ pub struct Calls {
     pub view: View,
     /// Shows the progress of downloads.
     pub job: Arc<JobReporter>,
+    /// How far all members are.
+    pub overall: Arc<Overall>,
+}
+
+/// How far the members of a deployment are, each from 0 to 1.
+#[derive(Debug)]
+pub struct Overall {
+    members: Vec<AtomicU32>,
+}
+
+impl Overall {
+    /// All at their beginning.
+    pub fn new(members: usize) -> Self {
+        Self { members: (0..members).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// A member is this far, and no less than before.
+    pub fn reach(&self, index: usize, share: f64) {
+        // Thousandths, so that all sums are the same in whatever order they are made.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and 1000")]
+        let thousandths = (share.clamp(0.0, 1.0) * 1000.0) as u32;
+        if let Some(member) = self.members.get(index) {
+            member.fetch_max(thousandths, Ordering::Relaxed);
+        }
+    }
+
+    /// How far the deployment is.
+    fn share(&self) -> f64 {
+        let sum: f64 = self.members.iter().map(|member| f64::from(member.load(Ordering::Relaxed))).sum();
+        sum / 1000.0 / count(self.members.len())
+    }
 }
 
 /// A place in the reading of an Artifact, and among the calls that run at once.
@@ -150,26 +182,20 @@ impl Calls {
 
     /// Passes a download's progress on, in steps of a hundredth.
     fn progress_of(&self, index: usize) -> Arc<dyn Fn(u64) + Send + Sync> {
-        let (view, job, plan) = (self.view.clone(), self.job.clone(), self.plan.clone());
-        let last = std::sync::atomic::AtomicU64::new(0);
+        let (view, job, plan, overall) = (self.view.clone(), self.job.clone(), self.plan.clone(), self.overall.clone());
+        let last = AtomicU64::new(0);
         Arc::new(move |bytes| {
             let member = &plan.members[index];
             let hundredths = (bytes.saturating_mul(100) / member.size.max(1)).min(100);
-            if last.fetch_max(hundredths, std::sync::atomic::Ordering::Relaxed) >= hundredths {
+            if last.fetch_max(hundredths, Ordering::Relaxed) >= hundredths {
                 return;
             }
             let part = f64::from(u32::try_from(hundredths).unwrap_or(100)) / 100.0;
             let share = share(Activity::Download) + part * (share(Activity::Install) - share(Activity::Download));
             view.component(&member.key, |component| component.progress = component.progress.max(share));
-            let sum: f64 = view
-                .now()
-                .components
-                .iter()
-                .filter(|component| plan.members.iter().any(|member| member.key == component.key))
-                .map(|component| component.progress)
-                .sum();
+            overall.reach(index, share);
             let step = job.job().status.borrow().step.clone();
-            job.report(sum / count(plan.members.len()), &step);
+            job.report(overall.share(), &step);
         })
     }
 

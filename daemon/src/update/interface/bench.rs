@@ -115,12 +115,12 @@ impl Bench {
     }
 
     pub(super) fn request(&self, input: impl Read + Send + 'static, size: Option<u64>) -> DownloadRequest {
-        DownloadRequest {
-            artifact: self.seat(input, size),
-            check: Box::new(|_| Ok(())),
-            context: context(),
-            progress: Arc::new(drop),
-        }
+        Self::request_of(self.seat(input, size))
+    }
+
+    /// Takes what comes to this place.
+    pub(super) fn request_of(seat: Seat) -> DownloadRequest {
+        DownloadRequest { artifact: seat, check: Box::new(|_| Ok(())), context: context(), progress: Arc::new(drop) }
     }
 
     /// The only place in a reading of this.

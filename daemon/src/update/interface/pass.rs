@@ -168,3 +168,6 @@ impl Pass {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
