@@ -77,6 +77,13 @@ fuzz: ## Search for inputs that do harm; FUZZ_TIME seconds for each of FUZZ_TARG
 	        -artifact_prefix=fuzz/target/found/$$target/ -print_final_stats=1 || exit; \
 	done
 
+.PHONY: bench
+bench: ## Measure against the hardware and other updaters; BENCH_SIZE in MiB and BENCH_RUNS make it quicker.
+	tests/install-packages build bench
+	$(CARGO) build --release --locked -p orchestratord
+	$(CARGO) build --profile bench-program --locked -p orchestrator-tests --bin orchestrator-bench
+	target/bench-program/orchestrator-bench
+
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
 	tests/install-packages build packages

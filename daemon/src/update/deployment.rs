@@ -11,7 +11,7 @@ use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
 use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
-use super::member::{self, Calls};
+use super::member::{self, Calls, DownloadSeat, Overall};
 use super::plan::Plan;
 use super::record::Record;
 use super::runner::KILL_GRACE;
@@ -107,13 +107,14 @@ impl Drive {
         });
         let (started, starts) = mpsc::channel(open.plan.members.len().max(1));
         let calls = Calls {
-            interfaces: interfaces.collect(),
+            interfaces: Arc::new(interfaces.collect()),
             plan: open.plan.clone(),
             environment: environment.clone(),
             cancel: CancellationToken::new(),
             view: view.clone(),
             job: job.clone(),
             started,
+            overall: Arc::new(Overall::new(open.plan.members.len())),
         };
         Self {
             open,
@@ -145,9 +146,14 @@ impl Drive {
                     Err(Halt::Refused(error)) => return self.refused(error),
                     Err(Halt::Stalled(error)) => return self.stalled(&error),
                 };
+                let downloads = effects.iter().filter_map(|effect| match effect {
+                    Effect::Run(index, Activity::Download) => Some(*index),
+                    _ => None,
+                });
+                let mut seats = self.calls.seats(&downloads.collect::<Vec<_>>());
                 for effect in effects {
                     match effect {
-                        Effect::Run(index, activity) => self.start(index, activity),
+                        Effect::Run(index, activity) => self.start(index, activity, seats.remove(&index)),
                         Effect::Warn(text) => self.say(Severity::Warning, "", &text),
                         Effect::RebootHost => match self.reboot().await {
                             Some(event) => events.push(event),
@@ -222,7 +228,11 @@ impl Drive {
     /// Lets the machine decide, and puts what it decided on disk before anybody acts on it.
     fn step(&mut self, event: Event) -> Result<Vec<Effect>, Halt> {
         let impossible = |error: super::machine::Impossible| Halt::Refused(Error::new(Kind::Failed, error.to_string()));
-        let before = self.open.state.clone();
+        // Who ends while others of the step still run makes nothing happen, so there is nothing to be taken back. With hundreds
+        // of Components that is nearly every event.
+        let quiet = matches!(&event, Event::Ended(_, outcome) if *outcome != Outcome::Interrupted)
+            && self.open.state.running().len() > 1;
+        let before = if quiet { None } else { Some(self.open.state.clone()) };
         let mut effects = self.open.state.step(event.clone()).map_err(impossible)?;
         let durable = !effects.is_empty() || matches!(event, Event::Started(_));
         if let Err(error) = self.save(durable) {
@@ -231,6 +241,7 @@ impl Drive {
                 self.after_step();
                 return Ok(effects);
             }
+            let Some(before) = before else { return Err(Halt::Stalled(error)) };
             match event {
                 // Nothing has been done yet on behalf of this caller.
                 Event::Begin(_) | Event::Resume(..) | Event::Rollback(..) => {
@@ -285,16 +296,17 @@ impl Drive {
         self.job.report(member::progress(state), &member::step_text(state));
     }
 
-    fn start(&mut self, index: usize, activity: Activity) {
+    fn start(&mut self, index: usize, activity: Activity, place: Option<DownloadSeat>) {
         let key = &self.open.plan.members[index].key;
         let share = member::share(activity);
         self.view.component(key, |component| {
             activity.as_str().clone_into(&mut component.state);
             component.progress = component.progress.max(share);
         });
+        self.calls.overall.reach(index, share);
         tracing::info!(component = %key, state = activity.as_str(), "{}: {}", key, activity.as_str());
         let attempt = self.open.state.members[index].attempts(activity);
-        self.reports.spawn(self.calls.clone().make(index, activity, attempt));
+        self.reports.spawn(self.calls.clone().make(index, activity, attempt, place));
     }
 
     /// Shows how an activity ended.

@@ -1,10 +1,11 @@
 //! What the update domain works with: settings, runner, host, keys.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use super::artifact::VerifyKeys;
 use super::component::ComponentKey;
@@ -56,6 +57,17 @@ impl Environment {
         }
     }
 
+    /// How many calls may run at once.
+    pub fn most_at_once(&self) -> usize {
+        self.settings.max_parallel.map_or(usize::MAX, NonZeroUsize::get)
+    }
+
+    /// Places for so many calls that have to run at the same time, no more than [`Environment::most_at_once`].
+    pub fn together(&self, count: usize) -> Together {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Together { slots: self.slots.clone(), count, held: Arc::default() }
+    }
+
     /// Reads the Topology. `components` replaces the file with the Components of a split one.
     pub fn topology(&self, components: Option<&str>) -> Result<Topology, Error> {
         let main = Document::read(&self.settings.topology_file(), DocumentKind::Topology)?;
@@ -76,6 +88,25 @@ impl Environment {
     /// Where the File API tree of a Component lies.
     pub fn tree(&self, key: &ComponentKey) -> PathBuf {
         Tree::path(&self.settings.datastore_dir, key)
+    }
+}
+
+/// Places for calls that have to run at the same time.
+#[derive(Debug, Clone)]
+pub struct Together {
+    slots: Option<Arc<Semaphore>>,
+    count: u32,
+    held: Arc<OnceCell<Mutex<OwnedSemaphorePermit>>>,
+}
+
+impl Together {
+    /// One of the places, when all of them can be had; held until it is dropped.
+    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        let slots = self.slots.as_ref()?;
+        let all = || async { slots.clone().acquire_many_owned(self.count).await.map(Mutex::new) };
+        // An error means that the semaphore was closed, which nobody does.
+        let held = self.held.get_or_try_init(all).await.ok()?;
+        held.lock().unwrap_or_else(PoisonError::into_inner).split(1)
     }
 }
 

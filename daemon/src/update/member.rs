@@ -1,12 +1,18 @@
 //! What an activity of the machine means for one Component: which call of its Interface, and how its end is reported.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::environment::Environment;
-use super::interface::{CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, StartSink, State, Tree, TreeContext};
+use super::environment::{Environment, Together};
+use super::interface::pass::{self, Seat};
+use super::interface::{
+    CallError, DownloadRequest, HeaderCheck, Interface, InterfaceError, StartSink, State, Tree, TreeContext,
+};
 use super::machine::{Activity, Deployment, Member, Outcome, Phase};
 use super::plan::{Plan, PlannedMember, artifact_digest};
 use super::source::Location;
@@ -18,7 +24,7 @@ use crate::core::job::JobReporter;
 #[derive(Debug, Clone)]
 pub struct Calls {
     /// The Interfaces of the members.
-    pub interfaces: Vec<Arc<Interface>>,
+    pub interfaces: Arc<Vec<Arc<Interface>>>,
     /// Who takes part.
     pub plan: Arc<Plan>,
     /// Settings and keys.
@@ -31,18 +37,88 @@ pub struct Calls {
     pub job: Arc<JobReporter>,
     /// Is told which calls run: member, activity, attempt.
     pub started: mpsc::Sender<(usize, Activity, u32)>,
+    /// How far all members are.
+    pub overall: Arc<Overall>,
+}
+
+/// How far the members of a deployment are, each from 0 to 1.
+#[derive(Debug)]
+pub struct Overall {
+    members: Vec<AtomicU32>,
+}
+
+impl Overall {
+    /// All at their beginning.
+    pub fn new(members: usize) -> Self {
+        Self { members: (0..members).map(|_| AtomicU32::new(0)).collect() }
+    }
+
+    /// A member is this far, and no less than before.
+    pub fn reach(&self, index: usize, share: f64) {
+        // Thousandths, so that all sums are the same in whatever order they are made.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between 0 and 1000")]
+        let thousandths = (share.clamp(0.0, 1.0) * 1000.0) as u32;
+        if let Some(member) = self.members.get(index) {
+            member.fetch_max(thousandths, Ordering::Relaxed);
+        }
+    }
+
+    /// How far the deployment is.
+    fn share(&self) -> f64 {
+        let sum: f64 = self.members.iter().map(|member| f64::from(member.load(Ordering::Relaxed))).sum();
+        sum / 1000.0 / count(self.members.len())
+    }
+}
+
+/// A place in the reading of an Artifact, and among the calls that run at once.
+#[derive(Debug)]
+pub struct DownloadSeat {
+    seat: Seat,
+    together: Together,
 }
 
 impl Calls {
-    /// Makes the call and waits for its end.
-    pub async fn make(self, index: usize, activity: Activity, attempt: u32) -> (usize, Outcome) {
-        let _slot = self.environment.slot().await;
+    /// Places for members that are about to download at once. Those who take the same Artifact share one reading of it.
+    pub fn seats(&self, members: &[usize]) -> BTreeMap<usize, DownloadSeat> {
+        let mut sharing: BTreeMap<(&Location, &str), Vec<usize>> = BTreeMap::new();
+        for &index in members {
+            let member = &self.plan.members[index];
+            sharing.entry((&member.artifact, &member.artifact_digest)).or_default().push(index);
+        }
+        let mut seats = BTreeMap::new();
+        for indices in sharing.into_values() {
+            // Who has no turn yet would be waited for in vain.
+            for indices in indices.chunks(self.environment.most_at_once()) {
+                let (sources, plan, first) = (self.environment.sources.clone(), self.plan.clone(), indices[0]);
+                let runtime = Handle::current();
+                let open = move |stop: &CancellationToken| runtime.block_on(sources.open(&plan.members[first], stop));
+                let taken = pass::seats(Arc::new(open), (*self.environment.keys).clone(), indices.len());
+                let together = self.environment.together(indices.len());
+                let placed = taken.into_iter().map(|seat| DownloadSeat { seat, together: together.clone() });
+                seats.extend(indices.iter().copied().zip(placed));
+            }
+        }
+        seats
+    }
+
+    /// Makes the call and waits for its end. `Download` takes a place of [`Calls::seats`].
+    pub async fn make(
+        self,
+        index: usize,
+        activity: Activity,
+        attempt: u32,
+        place: Option<DownloadSeat>,
+    ) -> (usize, Outcome) {
+        let _slot = match &place {
+            Some(place) => place.together.slot().await,
+            None => self.environment.slot().await,
+        };
         let tag = self.tag(index, activity, attempt);
         let interface = &self.interfaces[index];
         // Only downloads are cut short; whatever else has begun is waited for.
         let never = CancellationToken::new();
         let outcome = match activity {
-            Activity::Download => done(self.download(index, &tag).await),
+            Activity::Download => done(self.download(index, &tag, place).await),
             Activity::AskReboot | Activity::AskRollbackReboot => {
                 interface.needs_reboot(&tag, &never).await.map_or_else(failed, Outcome::NeedsReboot)
             }
@@ -96,13 +172,11 @@ impl Calls {
         tag(&self.plan, index, activity, attempt)
     }
 
-    async fn download(&self, index: usize, tag: &str) -> Result<(), Error> {
+    async fn download(&self, index: usize, tag: &str, place: Option<DownloadSeat>) -> Result<(), Error> {
         let interface = &self.interfaces[index];
         let member = &self.plan.members[index];
-        let artifact = self.environment.sources.open(member, &self.cancel).await?;
         let request = DownloadRequest {
-            artifact,
-            keys: (*self.environment.keys).clone(),
+            artifact: place.ok_or(CallError::NoArtifact)?.seat,
             check: expect_selected(member),
             context: TreeContext {
                 artifact_name: member.current_artifact_name.clone(),
@@ -123,26 +197,20 @@ impl Calls {
 
     /// Passes a download's progress on, in steps of a hundredth.
     fn progress_of(&self, index: usize) -> Arc<dyn Fn(u64) + Send + Sync> {
-        let (view, job, plan) = (self.view.clone(), self.job.clone(), self.plan.clone());
-        let last = std::sync::atomic::AtomicU64::new(0);
+        let (view, job, plan, overall) = (self.view.clone(), self.job.clone(), self.plan.clone(), self.overall.clone());
+        let last = AtomicU64::new(0);
         Arc::new(move |bytes| {
             let member = &plan.members[index];
             let hundredths = (bytes.saturating_mul(100) / member.size.max(1)).min(100);
-            if last.fetch_max(hundredths, std::sync::atomic::Ordering::Relaxed) >= hundredths {
+            if last.fetch_max(hundredths, Ordering::Relaxed) >= hundredths {
                 return;
             }
             let part = f64::from(u32::try_from(hundredths).unwrap_or(100)) / 100.0;
             let share = share(Activity::Download) + part * (share(Activity::Install) - share(Activity::Download));
             view.component(&member.key, |component| component.progress = component.progress.max(share));
-            let sum: f64 = view
-                .now()
-                .components
-                .iter()
-                .filter(|component| plan.members.iter().any(|member| member.key == component.key))
-                .map(|component| component.progress)
-                .sum();
+            overall.reach(index, share);
             let step = job.job().status.borrow().step.clone();
-            job.report(sum / count(plan.members.len()), &step);
+            job.report(overall.share(), &step);
         })
     }
 

@@ -12,7 +12,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use nix::unistd::Pid;
 
+use super::runner::children::Own;
 use crate::core::error::{Error, Kind};
 
 /// Where the kernel tells its boot id.
@@ -126,6 +128,7 @@ impl CommandHost {
             .process_group(0)
             .spawn()
             .map_err(|source| RebootError::Start { command: name(), source })?;
+        let _own = child.id().and_then(|id| i32::try_from(id).ok()).map(|id| Own::new(Pid::from_raw(id)));
         match tokio::time::timeout(self.patience, child.wait()).await {
             // Left alone, not killed; the runtime reaps it if it ends before the host does.
             Err(_elapsed) => Ok(()),

@@ -189,7 +189,10 @@ impl Record {
         if let Some(change) = Change::between(&self.saved, deployment) {
             let entry = encode(&change, &self.directory)?;
             self.journal.append(&entry, durable)?;
-            self.saved = deployment.clone();
+            change.apply(&mut self.saved).map_err(|reason| {
+                let path = self.directory.join("journal");
+                RecordError::Damaged { path, reason }
+            })?;
         }
         Ok(())
     }

@@ -121,7 +121,14 @@ impl View {
 
     /// Something changed on one Component.
     pub fn component(&self, key: &ComponentKey, change: impl FnOnce(&mut ComponentStatus)) {
-        self.change(|status| change(entry(&mut status.components, key)));
+        // Only this one is compared: with hundreds of Components, each of which changes, that matters.
+        self.0.send_if_modified(|status| {
+            let known = status.components.len();
+            let component = entry(&mut status.components, key);
+            let before = component.clone();
+            change(component);
+            *component != before || status.components.len() != known
+        });
     }
 
     /// No deployment is open: nobody is selected any more.

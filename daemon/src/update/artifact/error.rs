@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::format::hex;
 use crate::core::error::{Error, Kind};
@@ -34,6 +35,9 @@ pub enum ArtifactError {
         #[source]
         error: Box<ArtifactError>,
     },
+    /// The error of an Artifact that is read for several Components at once.
+    #[error(transparent)]
+    Shared(Arc<ArtifactError>),
     /// An earlier error left the reader in the middle of the Artifact.
     #[error("The Artifact cannot be read any further, because an earlier read failed.")]
     Unusable,
@@ -188,9 +192,11 @@ impl ArtifactError {
     /// Names the file the Artifact is in.
     #[must_use]
     pub fn in_file(self, path: impl Into<PathBuf>) -> Self {
-        if let Self::Source(_) = self {
-            // It names it.
-            return self;
+        // It names it.
+        match &self {
+            Self::Source(_) => return self,
+            Self::Shared(shared) if matches!(**shared, Self::Source(_)) => return self,
+            _ => {}
         }
         Self::InFile { path: path.into(), error: Box::new(self) }
     }
@@ -203,6 +209,7 @@ impl ArtifactError {
         match self {
             Self::InFile { error, .. } => error.kind(),
             Self::Source(error) => error.kind,
+            Self::Shared(error) => error.kind(),
             Self::Input(_) | Self::Open { .. } | Self::Unusable | Self::Write { .. } => Kind::Failed,
             Self::UnsupportedVersion { .. } => Kind::NotSupported,
             Self::Key { .. } | Self::NoUsableKey { .. } => Kind::InvalidConfiguration,

@@ -7,6 +7,7 @@
 //! The rules are those of Mender's document "artifact-format-v3" and of its readers; where these are silent or disagree,
 //! `docs/protocol-decisions.md` says what holds here.
 
+mod ahead;
 pub mod compression;
 mod der;
 pub mod error;
@@ -22,6 +23,7 @@ mod tests;
 mod verify;
 pub mod writer;
 
+pub use ahead::{Piece, Pieces};
 pub use compression::Compression;
 pub use error::ArtifactError;
 pub use header::Header;

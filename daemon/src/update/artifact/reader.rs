@@ -9,6 +9,7 @@ use std::io::{self, Read};
 
 use ring::digest;
 
+use super::ahead::{Content, Piece};
 use super::compression::{Compression, Decoder};
 use super::error::ArtifactError;
 use super::format::{
@@ -65,7 +66,8 @@ pub fn open<R: Read>(input: R, keys: &VerifyKeys) -> Result<Artifact<R>, Artifac
 
     let outer = Outer { signed: signature.is_some(), verified_with, checksums, member, compression };
     let header = header::parse(&stored, outer)?;
-    Ok(Artifact { header, position: Position::BeforeData(tar), seen: BTreeSet::new(), file: None, data: None })
+    let position = Position::BeforeData(tar);
+    Ok(Artifact { header, position, seen: BTreeSet::new(), file: None, data: None, decode: Content::here })
 }
 
 /// The next member, if it is not one of the augmented ones.
@@ -115,10 +117,14 @@ pub struct Artifact<R: Read> {
     seen: BTreeSet<String>,
     file: Option<OpenFile>,
     data: Option<Compression>,
+    decode: Decode<TarReader<R>>,
 }
 
 /// The payload's tar inside the Artifact's own.
-type DataReader<R> = TarReader<Decoder<TarReader<R>>>;
+type DataReader<R> = TarReader<Content<TarReader<R>>>;
+
+/// How the payload is decompressed.
+type Decode<R> = fn(Decoder<R>) -> io::Result<Content<R>>;
 
 enum Position<R: Read> {
     BeforeData(TarReader<R>),
@@ -217,7 +223,8 @@ impl<R: Read> Artifact<R> {
             .ok_or_else(|| ArtifactError::Unexpected { place: tar.place(), expected })?;
         self.data = Some(compression);
         let place = tar.place();
-        Ok(TarReader::new(Decoder::new(tar, compression, place)?, Some(member.name)))
+        let content = (self.decode)(Decoder::new(tar, compression, place)?).map_err(ArtifactError::Input)?;
+        Ok(TarReader::new(content, Some(member.name)))
     }
 
     fn check_file(&mut self, member: Member, place: &str) -> Result<OpenFile, ArtifactError> {
@@ -271,15 +278,45 @@ impl<R: Read> Artifact<R> {
             return Ok(0);
         }
         let count = data.read(buffer).map_err(ArtifactError::from_io)?;
-        file.hash.update(&buffer[..count]);
-        file.left = file.left.saturating_sub(count as u64);
-        if file.left == 0 {
-            let place = data.place();
-            if let Some(file) = self.file.take() {
-                compare(place, &file.expected, &digest_bytes(&file.hash.finish()))?;
-            }
-        }
+        self.count_in(&buffer[..count])?;
         Ok(count)
+    }
+
+    /// Takes the next bytes of the open file without copying them; none at its end.
+    fn lend_file(&mut self) -> Result<Piece, ArtifactError> {
+        let (Some(_), Position::InData(data)) = (&self.file, &mut self.position) else {
+            return match self.position {
+                Position::Failed => Err(ArtifactError::Unusable),
+                _ => Ok(Piece::default()),
+            };
+        };
+        let piece = data.lend().map_err(ArtifactError::from_io)?;
+        self.count_in(&piece)?;
+        Ok(piece)
+    }
+
+    /// These bytes of the open file were read; if they are the last ones, the checksum has to be right.
+    fn count_in(&mut self, bytes: &[u8]) -> Result<(), ArtifactError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.hash.update(bytes);
+        file.left = file.left.saturating_sub(bytes.len() as u64);
+        if file.left > 0 {
+            return Ok(());
+        }
+        match (self.file.take(), &self.position) {
+            (Some(file), Position::InData(data)) => {
+                compare(data.place(), &file.expected, &digest_bytes(&file.hash.finish()))
+            }
+            _ => Err(ArtifactError::Unusable),
+        }
+    }
+}
+
+impl<R: Read + Send + 'static> Artifact<R> {
+    /// From now on the payload is decompressed by a thread of its own, ahead of who reads it. To be called before the
+    /// first [`Artifact::next_file`].
+    pub fn read_ahead(&mut self) {
+        self.decode = Content::ahead;
     }
 }
 
@@ -312,6 +349,21 @@ impl<R: Read> PayloadFile<'_, R> {
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The next bytes, lent instead of copied; none at the end. As with [`Read`], the last ones come only when the
+    /// checksum is right.
+    pub fn next_piece(&mut self) -> Result<Piece, ArtifactError> {
+        let piece = self.artifact.lend_file();
+        if piece.is_err() {
+            self.artifact.position = Position::Failed;
+        }
+        piece
+    }
+
+    /// The SHA-256 of what was read so far; `None` at the end, where the checksum has been found right.
+    pub fn hash_so_far(&self) -> Option<digest::Context> {
+        self.artifact.file.as_ref().map(|file| file.hash.clone())
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 
+use super::ahead::{Lend, Piece};
 use super::error::ArtifactError;
 use super::format::{EXTENSION_LIMIT, TRAILING_LIMIT, quote, quote_inside};
 
@@ -210,6 +211,22 @@ impl<R: Read> Read for TarReader<R> {
         }
         self.remaining -= count as u64;
         Ok(count)
+    }
+}
+
+impl<R: Lend> TarReader<R> {
+    /// The next bytes of the current member, lent; none at its end.
+    pub(super) fn lend(&mut self) -> io::Result<Piece> {
+        let wanted = usize::try_from(self.remaining).unwrap_or(usize::MAX);
+        if wanted == 0 {
+            return Ok(Piece::default());
+        }
+        let piece = self.input.lend(wanted).map_err(|error| ArtifactError::from_io(error).into_io())?;
+        if piece.is_empty() {
+            return Err(self.truncated().into_io());
+        }
+        self.remaining -= piece.len() as u64;
+        Ok(piece)
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use super::pass::{self, Seat};
 use super::{ArtifactInput, DownloadRequest, Interface, InterfaceError, LogSink, Tree, TreeContext};
+use crate::core::error::Error;
 use crate::update::artifact::{self, ArtifactSpec, Header, VerifyKeys};
 use crate::update::component::ComponentKey;
 use crate::update::runner::TAG_VARIABLE;
@@ -113,13 +115,21 @@ impl Bench {
     }
 
     pub(super) fn request(&self, input: impl Read + Send + 'static, size: Option<u64>) -> DownloadRequest {
-        DownloadRequest {
-            artifact: Box::new(Input { input, size }),
-            keys: self.keys.clone(),
-            check: Box::new(|_| Ok(())),
-            context: context(),
-            progress: Arc::new(drop),
-        }
+        Self::request_of(self.seat(input, size))
+    }
+
+    /// Takes what comes to this place.
+    pub(super) fn request_of(seat: Seat) -> DownloadRequest {
+        DownloadRequest { artifact: seat, check: Box::new(|_| Ok(())), context: context(), progress: Arc::new(drop) }
+    }
+
+    /// The only place in a reading of this.
+    fn seat(&self, input: impl Read + Send + 'static, size: Option<u64>) -> Seat {
+        let input = Mutex::new(Some(Box::new(Input { input, size })));
+        let open = move |_: &CancellationToken| -> Result<Box<dyn ArtifactInput>, Error> {
+            Ok(input.lock().unwrap().take().unwrap())
+        };
+        pass::seats(Arc::new(open), self.keys.clone(), 1).remove(0)
     }
 
     pub(super) async fn make(&self, request: DownloadRequest) -> Result<(), InterfaceError> {

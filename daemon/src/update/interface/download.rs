@@ -1,5 +1,6 @@
 //! The state `Download`: the Artifact is verified, its header laid out, and its content handed over.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
 use std::io::Read;
@@ -14,10 +15,11 @@ use super::Interface;
 use super::error::{CallError, InterfaceError};
 use super::feeder::{Delivery, Event, Fed, FeedError, Feeder, Order};
 use super::fifo::Gate;
+use super::pass::{Leave, Progress, Seat};
 use super::state::{DOWNLOAD_WITH_FILE_SIZES, State};
 use super::tree::{Tree, TreeContext};
 use crate::core::error::Error;
-use crate::update::artifact::{Header, VerifyKeys};
+use crate::update::artifact::Header;
 use crate::update::runner::{Call, Ended, Exit, RunnerError, Stdout};
 
 /// Where the bytes of an Artifact come from.
@@ -36,17 +38,15 @@ pub type HeaderCheck = Box<dyn FnOnce(&Header) -> Result<(), Error> + Send>;
 
 /// What `Download` needs besides the Interface.
 pub struct DownloadRequest {
-    /// The Artifact.
-    pub artifact: Box<dyn ArtifactInput>,
-    /// Keys that verify its signature; with none, it needs no signature.
-    pub keys: VerifyKeys,
+    /// The Artifact: a place in its reading, alone or with other Components.
+    pub artifact: Seat,
     /// Looks at the verified header before anything else happens. What came may not be what was selected: a server can
     /// have changed its mind since.
     pub check: HeaderCheck,
     /// What the Component is and has now.
     pub context: TreeContext,
     /// Told how many bytes of the Artifact have been read so far, often, from another thread.
-    pub progress: Arc<dyn Fn(u64) + Send + Sync>,
+    pub progress: Arc<Progress>,
 }
 
 impl fmt::Debug for DownloadRequest {
@@ -77,8 +77,18 @@ impl Interface {
         tag: &str,
         cancel: &CancellationToken,
     ) -> Result<(), InterfaceError> {
-        let mut feed = Feed::start(self, request, cancel).map_err(|error| self.failed_download(error))?;
-        let result = self.hand_over(&mut feed, tag, cancel).await;
+        let mut feed = Feed::start(self, request).map_err(|error| self.failed_download(error))?;
+        let place = feed.place.clone();
+        let leave = async {
+            cancel.cancelled().await;
+            // The thread may be waiting for a source that has nothing to say.
+            place.leave();
+            pending::<Infallible>().await
+        };
+        let result = tokio::select! {
+            result = self.hand_over(&mut feed, tag, cancel) => result,
+            never = leave => match never {},
+        };
         feed.end().await;
         match result {
             Err(_) if cancel.is_cancelled() => Err(self.cancelled(State::Download.as_str())),
@@ -218,28 +228,23 @@ enum FeedFailure {
 /// The thread that feeds, as seen from outside. Dropped early, it makes the thread end too.
 struct Feed {
     gate: Arc<Gate>,
-    stop: CancellationToken,
+    place: Leave,
     orders: Option<mpsc::Sender<Order>>,
     events: UnboundedReceiver<Event>,
 }
 
 impl Feed {
-    fn start(
-        interface: &Interface,
-        mut request: DownloadRequest,
-        cancel: &CancellationToken,
-    ) -> Result<Self, CallError> {
+    fn start(interface: &Interface, request: DownloadRequest) -> Result<Self, CallError> {
         let gate = Arc::new(Gate::new().map_err(CallError::System)?);
-        let stop = cancel.child_token();
-        request.artifact.stop_with(&stop);
         let (orders, receiver) = mpsc::channel();
         let (sender, events) = unbounded_channel();
-        let feeder = Feeder::new(&interface.root, request, stop.clone(), Arc::clone(&gate), sender);
+        let feeder = Feeder::new(&interface.root, request, Arc::clone(&gate), sender);
+        let place = feeder.leave();
         thread::Builder::new()
-            .name("artifact".to_owned())
+            .name("feed".to_owned())
             .spawn(move || feeder.work(&receiver))
             .map_err(CallError::System)?;
-        Ok(Self { gate, stop, orders: Some(orders), events })
+        Ok(Self { gate, place, orders: Some(orders), events })
     }
 
     fn order(&self, order: Order) {
@@ -277,7 +282,7 @@ impl Feed {
     }
 
     fn abandon(&mut self) {
-        self.stop.cancel();
+        self.place.leave();
         self.gate.release();
         self.orders = None;
     }

@@ -1,28 +1,26 @@
-//! The thread that reads the Artifact and hands it over: into the streams while the Interface runs, or into `files/`
-//! when it has ended without touching them.
+//! The thread that takes what was read of the Artifact and hands it over: into the streams while the Interface runs, or
+//! into `files/` when it has ended without touching them.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
 use nix::errno::Errno;
 use nix::sys::statvfs::fstatvfs;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio_util::sync::CancellationToken;
 
 use super::download::{DownloadRequest, HeaderCheck};
 use super::fifo::{Fifo, FifoWriter, Gate, OpenError, Released, Unread};
-use super::tee::Tee;
+use super::pass::{Ended, Failure, Form, Item, Leave, Progress, Seat};
 use super::tree::{Tree, TreeContext, TreeError, new_file, refused};
 use crate::core::error::Error;
-use crate::update::artifact::{self, Artifact, ArtifactError, VerifyKeys};
+use crate::update::artifact::{ArtifactError, Piece};
 
 /// Name of the one stream, or file, of an Artifact that is not taken apart.
 const PACKED_NAME: &str = "artifact.mender";
 /// How many streams may be waiting for a reader in the background; each holds a file descriptor.
 const UNREAD_LIMIT: usize = 64;
-const BUFFER_SIZE: usize = 64 * 1024;
 
 /// How the Interface wants the Artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,9 +76,14 @@ pub(super) enum FeedError {
     SizeUnknown,
 }
 
-impl From<ArtifactError> for FeedError {
-    fn from(error: ArtifactError) -> Self {
-        Self::Artifact(error)
+impl From<Ended> for FeedError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Failed(Failure::Open(error)) => Self::Unwanted(error),
+            Ended::Failed(Failure::Artifact(error)) => Self::Artifact(ArtifactError::Shared(error)),
+            // Whoever had it leave knows why.
+            Ended::Left => Self::Artifact(ArtifactError::Unusable),
+        }
     }
 }
 
@@ -95,48 +98,45 @@ pub(super) struct Feeder {
     /// Root of the tree to make.
     root: PathBuf,
     context: TreeContext,
-    keys: VerifyKeys,
     check: HeaderCheck,
-    input: Box<dyn super::ArtifactInput>,
-    progress: Arc<dyn Fn(u64) + Send + Sync>,
-    stop: CancellationToken,
+    seat: Seat,
+    progress: Arc<Progress>,
     gate: Arc<Gate>,
     events: UnboundedSender<Event>,
 }
 
 impl Feeder {
-    pub(super) fn new(
-        root: &Path,
-        request: DownloadRequest,
-        stop: CancellationToken,
-        gate: Arc<Gate>,
-        events: UnboundedSender<Event>,
-    ) -> Self {
-        let DownloadRequest { artifact: input, keys, check, context, progress } = request;
-        Self { root: root.to_owned(), context, keys, check, input, progress, stop, gate, events }
+    pub(super) fn new(root: &Path, request: DownloadRequest, gate: Arc<Gate>, events: UnboundedSender<Event>) -> Self {
+        let DownloadRequest { artifact: seat, check, context, progress } = request;
+        Self { root: root.to_owned(), context, check, seat, progress, gate, events }
+    }
+
+    /// Makes the thread stop waiting for more of the Artifact.
+    pub(super) fn leave(&self) -> Leave {
+        self.seat.leave()
     }
 
     /// Does what it is told until there is nothing more to do; the end of the thread closes the channel of events.
     pub(super) fn work(self, orders: &mpsc::Receiver<Order>) {
-        let Self { root, context, keys, check, input, progress, stop, gate, events } = self;
+        let Self { root, context, check, mut seat, progress, gate, events } = self;
         // Nobody listens any more if the deployment was abandoned; then the next order does not come either.
         let tell = |event| drop(events.send(event));
 
-        let source = Tee::new(input, progress, stop);
-        let prepared = prepare(&root, &context, &keys, check, &source);
-        let (artifact, tree) = match prepared {
+        let prepared = prepare(&root, &context, check, &mut seat, progress);
+        let (tree, size) = match prepared {
             Ok(prepared) => prepared,
             Err(error) => return tell(Event::Failed(error)),
         };
         tell(Event::Prepared(tree.clone()));
 
         let Ok(Order::Feed(delivery, stream_next)) = orders.recv() else { return };
+        seat.decide(if delivery.unpacked { Form::Files } else { Form::Packed });
         let mut handover = Handover {
             tree,
-            source,
+            seat,
+            size,
             gate: Arc::clone(&gate),
             delivery,
-            artifact: Some(artifact),
             entry: None,
             stream: None,
             unread: Vec::new(),
@@ -169,24 +169,23 @@ impl Feeder {
 fn prepare(
     root: &Path,
     context: &TreeContext,
-    keys: &VerifyKeys,
     check: HeaderCheck,
-    source: &Tee,
-) -> Result<(Artifact<Tee>, Tree), FeedError> {
-    let artifact = artifact::open(source.clone(), keys)?;
-    check(artifact.header()).map_err(FeedError::Unwanted)?;
-    let tree = Tree::create(root, context, artifact.header())?;
-    Ok((artifact, tree))
+    seat: &mut Seat,
+    progress: Arc<Progress>,
+) -> Result<(Tree, Option<u64>), FeedError> {
+    let (header, size) = seat.open(progress)?;
+    check(&header).map_err(FeedError::Unwanted)?;
+    Ok((Tree::create(root, context, &header)?, size))
 }
 
 /// The Artifact on its way to the Interface.
 struct Handover {
     tree: Tree,
-    source: Tee,
+    seat: Seat,
+    /// Size of the whole Artifact, if it is known.
+    size: Option<u64>,
     gate: Arc<Gate>,
     delivery: Delivery,
-    /// Taken by the last step, which checks the end of it.
-    artifact: Option<Artifact<Tee>>,
     /// `stream-next`, while it is open. It stays open after an error.
     entry: Option<FifoWriter>,
     /// The stream, likewise.
@@ -202,9 +201,9 @@ enum WriteEnd {
     Failed(FeedError),
 }
 
-impl From<ArtifactError> for WriteEnd {
-    fn from(error: ArtifactError) -> Self {
-        Self::Failed(error.into())
+impl From<Ended> for WriteEnd {
+    fn from(ended: Ended) -> Self {
+        Self::Failed(ended.into())
     }
 }
 
@@ -218,7 +217,7 @@ impl Handover {
     fn feed(&mut self, stream_next: &Fifo) -> Result<Fed, FeedError> {
         // The size of the whole is asked of the source, of a file it stands in the Artifact.
         let size = match (self.delivery.unpacked, self.delivery.sizes) {
-            (false, true) => Some(self.source.size().ok_or(FeedError::SizeUnknown)?),
+            (false, true) => Some(self.size.ok_or(FeedError::SizeUnknown)?),
             _ => None,
         };
         match stream_next.open(&self.gate) {
@@ -244,41 +243,57 @@ impl Handover {
     }
 
     fn feed_files(&mut self, stream_next: &Fifo) -> Result<(), WriteEnd> {
-        self.source.drop_copy();
-        let mut artifact = self.artifact.take().ok_or(ArtifactError::Unusable)?;
-        while let Some(mut file) = artifact.next_file()? {
-            let entry = format!("streams/{}", file.name());
-            let mut stream = self.announce(&entry, self.delivery.sizes.then(|| file.size()))?;
-            let copied = pump(&mut file, &mut stream);
-            self.stream = Some(stream);
-            match copied {
-                Ok(()) => {}
-                Err(Pump::Read(error)) => return Err(ArtifactError::from_io(error).into()),
-                Err(Pump::Write(error)) => return Err(write_end(&entry, error)),
+        while let Some((name, size)) = self.next_file()? {
+            let entry = format!("streams/{name}");
+            self.stream = Some(self.announce(&entry, self.delivery.sizes.then_some(size))?);
+            let mut left = size;
+            while left > 0
+                && let Some(piece) = self.next_piece()?
+            {
+                left = left.saturating_sub(piece.len() as u64);
+                self.write(&entry, &piece)?;
             }
             self.close_stream(entry)?;
             self.next_entry(stream_next)?;
         }
-        artifact.finish()?;
         Ok(())
     }
 
     fn feed_whole(&mut self, stream_next: &Fifo, size: Option<u64>) -> Result<(), WriteEnd> {
         let entry = format!("streams/{PACKED_NAME}");
-        let stream = self.announce(&entry, size)?;
-        // The one that is closed at the end is kept here, the other goes with the copy.
-        let copy = stream.try_clone().map_err(refused("open", Path::new(&entry)))?;
-        self.stream = Some(stream);
-        let artifact = self.artifact.take().ok_or(ArtifactError::Unusable)?;
-        self.source.forward(copy);
-        let passed = artifact.finish();
-        if let Some(failure) = self.source.failure() {
-            return Err(write_end(&entry, failure));
+        self.stream = Some(self.announce(&entry, size)?);
+        while let Some(piece) = self.next_piece()? {
+            self.write(&entry, &piece)?;
         }
-        passed?;
-        self.source.drop_copy();
         self.close_stream(entry)?;
         self.next_entry(stream_next)
+    }
+
+    /// The next file; `None` after the last, when all is verified.
+    fn next_file(&mut self) -> Result<Option<(Arc<str>, u64)>, Ended> {
+        loop {
+            match self.seat.take()? {
+                None => return Ok(None),
+                Some(Item::File(name, size)) => return Ok(Some((name, size))),
+                // All bytes of the file before were taken.
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// The next bytes.
+    fn next_piece(&mut self) -> Result<Option<Piece>, Ended> {
+        match self.seat.take()? {
+            Some(Item::Packed(piece, _) | Item::Data(piece, _)) => Ok(Some(piece)),
+            None | Some(Item::File(..)) => Ok(None),
+        }
+    }
+
+    fn write(&mut self, entry: &str, piece: &Piece) -> Result<(), WriteEnd> {
+        match &mut self.stream {
+            Some(stream) => stream.write_all(piece).map_err(|error| write_end(entry, error)),
+            None => Ok(()),
+        }
     }
 
     /// Makes the stream, names it, and waits until it is opened. When the Interface knows the name, the stream is there.
@@ -315,32 +330,29 @@ impl Handover {
     /// Puts everything into `files/`, all of it or nothing.
     fn store(&mut self) -> Result<(), FeedError> {
         self.tree.open_partial_files()?;
-        let mut artifact = self.artifact.take().ok_or(ArtifactError::Unusable)?;
         if self.delivery.unpacked {
-            self.source.drop_copy();
-            while let Some(mut file) = artifact.next_file()? {
-                let place = self.tree.files().join(file.name());
-                let mut to = self.new_file(file.name(), Some(file.size()))?;
-                match pump(&mut file, &mut to) {
-                    Ok(()) => to.sync_all().map_err(refused("write", &place))?,
-                    Err(Pump::Read(error)) => return Err(ArtifactError::from_io(error).into()),
-                    Err(Pump::Write(error)) => return Err(refused("write", &place)(error).into()),
-                }
+            while let Some((name, size)) = self.next_file()? {
+                self.store_file(&name, Some(size), Some(size))?;
             }
-            artifact.finish()?;
         } else {
-            let place = self.tree.files().join(PACKED_NAME);
-            let to = self.new_file(PACKED_NAME, self.source.size())?;
-            let copy = to.try_clone().map_err(refused("open", &place))?;
-            self.source.forward(copy);
-            let passed = artifact.finish();
-            if let Some(failure) = self.source.failure() {
-                return Err(refused("write", &place)(failure).into());
-            }
-            passed?;
-            to.sync_all().map_err(refused("write", &place))?;
+            self.store_file(PACKED_NAME, self.size, None)?;
         }
         Ok(self.tree.keep_partial_files()?)
+    }
+
+    /// Stores a file of this size as far as that is known, from so many bytes, or from all there are.
+    fn store_file(&mut self, name: &str, size: Option<u64>, bytes: Option<u64>) -> Result<(), FeedError> {
+        let place = self.tree.files().join(name);
+        let mut to = self.new_file(name, size)?;
+        let mut left = bytes.unwrap_or(u64::MAX);
+        while left > 0
+            && let Some(piece) = self.next_piece()?
+        {
+            left = left.saturating_sub(piece.len() as u64);
+            to.write_all(&piece).map_err(refused("write", &place))?;
+        }
+        to.sync_all().map_err(refused("write", &place))?;
+        Ok(())
     }
 
     /// A file among the partial ones. If there is no room for it, that shows before the download and not after it.
@@ -377,21 +389,5 @@ fn write_end(entry: &str, error: io::Error) -> WriteEnd {
         WriteEnd::Failed(FeedError::StoppedReading(entry.to_owned()))
     } else {
         WriteEnd::Failed(refused("write", Path::new(entry))(error).into())
-    }
-}
-
-/// Which side of a copy failed.
-enum Pump {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-fn pump(from: &mut impl Read, to: &mut impl Write) -> Result<(), Pump> {
-    let mut buffer = vec![0; BUFFER_SIZE];
-    loop {
-        match from.read(&mut buffer).map_err(Pump::Read)? {
-            0 => return Ok(()),
-            count => to.write_all(&buffer[..count]).map_err(Pump::Write)?,
-        }
     }
 }

@@ -18,6 +18,9 @@ use nix::unistd::mkfifo;
 
 use super::tree::{TreeError, refused};
 
+/// Bytes that a FIFO may hold; what the kernel allows everybody.
+const PIPE_SIZE: i32 = 1024 * 1024;
+
 /// Holds the writing side back until it is released.
 #[derive(Debug)]
 pub(super) struct Gate {
@@ -121,6 +124,8 @@ impl Fifo {
         let file = opened.map_err(failed)?;
         // From here on blocking would be for a full pipe, and that is done by `poll`, where the release is seen.
         fcntl(&file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| failed(error.into()))?;
+        // Fewer switches between us and the reader. The system may refuse, and then it is only slower.
+        let _ = fcntl(&file, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         let unread = self.inode.try_clone().map_err(failed)?;
         Ok(FifoWriter { file, inode: unread, gate: Arc::clone(gate) })
     }
@@ -135,12 +140,6 @@ pub(super) struct FifoWriter {
 }
 
 impl FifoWriter {
-    /// The same end once more. The reader sees the end of the file when both are dropped.
-    pub(super) fn try_clone(&self) -> io::Result<Self> {
-        let (file, inode) = (self.file.try_clone()?, self.inode.try_clone()?);
-        Ok(Self { file, inode, gate: Arc::clone(&self.gate) })
-    }
-
     /// Closes the writing end; what this returns tells later whether all has been read.
     pub(super) fn close(self) -> io::Result<Unread> {
         // Opened while the writing end is still open, so that it is this pipe with what is in it.

@@ -10,9 +10,9 @@ mod error;
 mod example;
 mod feeder;
 mod fifo;
+pub mod pass;
 mod query;
 mod state;
-mod tee;
 pub mod tree;
 
 use std::fmt;

@@ -3,6 +3,7 @@
 //! [`Runner`] is the edge: one implementation starts plain processes, one (in [`crate::systemd`]) transient units that
 //! survive a restart of the daemon. Both end the whole process tree of a call, in time or out of it.
 
+pub mod children;
 mod kin;
 pub mod lines;
 pub mod process;

@@ -9,12 +9,15 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use rustix::process::{PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncReadExt, Interest};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::children::{self, Own};
 use super::kin::Kin;
 use super::lines::Output;
 use super::{ANSWER_LIMIT, Call, Ended, Exit, KILL_GRACE, Lines, Runner, RunnerError, Stdout, Stream, TAG_VARIABLE};
@@ -45,6 +48,7 @@ impl ProcessRunner {
 
     /// Leaves this time between SIGTERM and SIGKILL.
     pub fn with_grace(grace: Duration) -> Self {
+        children::adopt_orphans();
         Self { grace }
     }
 
@@ -140,6 +144,8 @@ struct Running {
     kin: Kin,
     pipes: Pipes,
     ended: bool,
+    /// Dropped after it was reaped.
+    own: Option<Own>,
 }
 
 impl Running {
@@ -162,6 +168,7 @@ impl Running {
         };
         let id = child.id().and_then(|id| i32::try_from(id).ok()).ok_or_else(|| refused("it has no number".into()))?;
         let leader = Pid::from_raw(id);
+        let own = Some(Own::new(leader));
         let pipes = Pipes {
             stdout: child.stdout.take(),
             stderr: child.stderr.take(),
@@ -171,7 +178,7 @@ impl Running {
             answer: Vec::new(),
             output: Output::new(),
         };
-        Ok(Self { child, leader, kin: Kin::new(&call.tag, Some(leader)), pipes, ended: false })
+        Ok(Self { child, leader, kin: Kin::new(&call.tag, Some(leader)), pipes, ended: false, own })
     }
 
     /// Reads what the call prints until it exits or its time is over.
@@ -191,6 +198,7 @@ impl Running {
     async fn reap(&mut self) -> std::io::Result<ExitStatus> {
         let status = self.child.wait().await;
         self.ended = true;
+        self.own = None;
         status
     }
 }
@@ -221,6 +229,14 @@ fn command(call: &Call) -> Command {
 
 /// Waits until the process has ended and leaves it to be reaped later.
 async fn exited(process: Pid) -> std::io::Result<()> {
+    // It becomes readable at the end of this process. A signal would wake up the followers of all calls at the end of each.
+    if let Some(process) = rustix::process::Pid::from_raw(process.as_raw())
+        && let Ok(descriptor) = pidfd_open(process, PidfdFlags::NONBLOCK)
+    {
+        #[expect(deprecated, reason = "its replacement is unsafe; an owned descriptor is closed by nobody else")]
+        let descriptor = AsyncFd::with_interest(descriptor, Interest::READABLE)?;
+        return descriptor.readable().await.map(drop);
+    }
     // Listening comes first, so that an end between the look and the wait is not missed.
     let mut children = signal(SignalKind::child())?;
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;

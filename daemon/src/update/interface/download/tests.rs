@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::core::error::Kind;
+use crate::update::artifact::VerifyKeys;
 use crate::update::interface::TreeError;
 use crate::update::interface::bench::{Bench, LONG};
 use crate::update::runner::process::ProcessRunner;
@@ -441,7 +442,7 @@ async fn a_reader_that_stops_stops_the_source() {
         assert!(matches!(result, Err(InterfaceError::Cancelled { .. })), "{result:?}");
         assert_eq!(bench.bytes("got").len(), 1_000_000);
         // A pipe and some buffers, whatever the size of the Artifact.
-        assert!(count.load(Ordering::SeqCst) < 2_000_000, "{count:?}");
+        assert!(count.load(Ordering::SeqCst) < 6_000_000, "{count:?}");
     }
 }
 

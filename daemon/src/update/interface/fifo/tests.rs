@@ -78,7 +78,7 @@ fn the_release_ends_an_open_that_comes_later() {
 #[test]
 fn the_release_ends_a_write_that_nobody_reads() {
     let bench = Bench::new();
-    let writer = bench.write(1 << 20);
+    let writer = bench.write(2 << 20);
     let mut reader = File::open(bench.path()).unwrap();
     reader.read_exact(&mut [0]).unwrap();
     bench.gate.release();
@@ -88,7 +88,7 @@ fn the_release_ends_a_write_that_nobody_reads() {
 #[test]
 fn a_reader_that_leaves_breaks_the_pipe() {
     let bench = Bench::new();
-    let writer = bench.write(1 << 20);
+    let writer = bench.write(2 << 20);
     let mut reader = File::open(bench.path()).unwrap();
     reader.read_exact(&mut [0]).unwrap();
     drop(reader);
