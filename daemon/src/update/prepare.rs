@@ -10,7 +10,7 @@ use super::artifact::{self, Header, VerifyKeys};
 use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::ManifestRequest;
-use super::manifest::{ComponentType, Manifest};
+use super::manifest::{ArtifactEntry, Manifest};
 use super::plan::{Plan, PlannedMember, Unchanged, artifact_digest};
 use super::selection::{self, ARTIFACT_GROUP, ARTIFACT_NAME, Candidate, Selection};
 use super::survey::{Surveyed, survey};
@@ -68,7 +68,7 @@ impl Artifacts {
         let read = wanted.map(|(name, entry)| {
             let keys = keys.clone();
             async move {
-                let path = locate(name, entry, base)?;
+                let path = locate(&entry.artifact, base)?;
                 let blocking = {
                     let path = path.clone();
                     tokio::task::spawn_blocking(move || artifact::read_header(&path, &keys))
@@ -85,12 +85,13 @@ impl Artifacts {
 }
 
 /// The file of the Artifact. It must be there now: nothing may be touched before that is certain.
-fn locate(name: &str, entry: &ComponentType, base: Option<&Path>) -> Result<PathBuf, Error> {
+fn locate(entry: &ArtifactEntry, base: Option<&Path>) -> Result<PathBuf, Error> {
     let refuse = |text: String| Err(Error::new(Kind::NoSuitableArtifact, text));
     let Some(path) = &entry.artifact_path else {
         return refuse(format!(
-            "The Manifest names the Artifact of \"{name}\" by artifact_name \"{}\" only, and no server is configured \
+            "The Manifest names the Artifact of \"{}\" by artifact_name \"{}\" only, and no server is configured \
              to get it from.",
+            entry.key.strip_prefix("component_types.").unwrap_or(&entry.key),
             entry.artifact_name.as_deref().unwrap_or_default()
         ));
     };
@@ -99,7 +100,8 @@ fn locate(name: &str, entry: &ComponentType, base: Option<&Path>) -> Result<Path
         Some(base) => base.join(path),
         None => {
             return refuse(format!(
-                "component_types.{name}.artifact_path: \"{}\" is relative, and no base-directory was given.",
+                "{}.artifact_path: \"{}\" is relative, and no base-directory was given.",
+                entry.key,
                 path.display()
             ));
         }
@@ -107,7 +109,7 @@ fn locate(name: &str, entry: &ComponentType, base: Option<&Path>) -> Result<Path
     if path.try_exists().unwrap_or(false) {
         return Ok(path);
     }
-    refuse(format!("component_types.{name}.artifact_path: there is no file \"{}\".", path.display()))
+    refuse(format!("{}.artifact_path: there is no file \"{}\".", entry.key, path.display()))
 }
 
 fn candidate(path: &Path, header: &Header, size: u64) -> Candidate {
@@ -156,7 +158,7 @@ fn select(
                 key: component.key.clone(),
                 interface: component.interface.clone(),
                 arguments: component.arguments.clone(),
-                order: entry.order,
+                order: entry.order.unwrap_or_default(),
                 version: version(&component.provides),
             }),
             Selection::Install(_) => plan.members.push(PlannedMember {
@@ -164,7 +166,7 @@ fn select(
                 interface: component.interface.clone(),
                 program: component.program.clone(),
                 arguments: component.arguments.clone(),
-                order: entry.order,
+                order: entry.order.unwrap_or_default(),
                 artifact: path.clone(),
                 artifact_digest: digest.clone(),
                 artifact_name: candidate.artifact_name.clone(),
