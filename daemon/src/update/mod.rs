@@ -9,6 +9,7 @@ pub mod answers;
 pub mod artifact;
 mod beginning;
 pub mod component;
+pub mod composition;
 pub mod constraint;
 mod deployment;
 pub mod environment;

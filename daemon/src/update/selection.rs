@@ -8,8 +8,10 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use super::answers::{MENDER_VERSION_KEY, version_key};
+use super::artifact::Header;
 use super::component::ComponentKey;
 use crate::core::document::excerpt;
 use crate::core::error::{Error, Kind};
@@ -42,6 +44,23 @@ pub struct Candidate {
     pub clears_provides: Option<Vec<String>>,
     /// Type of its payload.
     pub payload_type: String,
+}
+
+impl Candidate {
+    /// The Artifact in this file, with this header and size.
+    pub fn of(path: &Path, header: &Header, size: u64) -> Self {
+        Self {
+            size,
+            source: path.display().to_string(),
+            device_types: header.device_types.clone(),
+            artifact_name: header.artifact_name.clone(),
+            artifact_group: header.artifact_group.clone(),
+            provides: header.provides.clone(),
+            depends: header.depends.clone(),
+            clears_provides: header.clears_provides.clone(),
+            payload_type: header.payload_type.clone(),
+        }
+    }
 }
 
 /// What is to happen to a Component.
