@@ -80,7 +80,10 @@ pub fn text(steps: &[Step]) -> String {
     }
     let mut text = table.render();
     for (last, first) in commits(steps) {
-        let _ = writeln!(text, "\nAfter step {last} everything is committed; a failure from step {first} on leads back to there.");
+        let _ = writeln!(
+            text,
+            "\nAfter step {last} everything is committed; a failure from step {first} on leads back to there."
+        );
     }
     let mut blank = true;
     for step in steps {
@@ -168,10 +171,7 @@ fn dot(groups: &BTreeMap<(u64, u64), Vec<String>>) -> String {
         text.push_str("    }\n");
         if let Some((other, last)) = before.replace((*leg, *order)) {
             let label = if other == *leg { "" } else { ", label=\"commit\"" };
-            let _ = writeln!(
-                text,
-                "    s{last}n0 -> s{order}n0 [ltail=cluster_{last}, lhead=cluster_{order}{label}];"
-            );
+            let _ = writeln!(text, "    s{last}n0 -> s{order}n0 [ltail=cluster_{last}, lhead=cluster_{order}{label}];");
         }
     }
     text.push_str("}\n");
@@ -202,8 +202,12 @@ mod tests {
 
     #[test]
     fn a_plan_shows_commits_and_reasons_below_the_table() {
-        let steps =
-            [step(0, 0, "C", "v1", "v1"), step(1, 1, "A", "v1", "v2"), step(2, 1, "B", "", "v2"), step(3, 2, "A", "v2", "v3")];
+        let steps = [
+            step(0, 0, "C", "v1", "v1"),
+            step(1, 1, "A", "v1", "v2"),
+            step(2, 1, "B", "", "v2"),
+            step(3, 2, "A", "v2", "v3"),
+        ];
         assert_eq!(
             text(&steps),
             "ORDER  COMPONENT  ACTION     FROM  TO  WAY BACK  SIZE  ARTIFACT\n\

@@ -42,7 +42,8 @@ struct System {
 }
 
 fn head(types: u32, versions: u32, hosts: u32) -> String {
-    let mut text = "api_version: orchestrator/v1\nkind: manifest\nname: bench\nsystem_types_compatible: [bench]\n".to_owned();
+    let mut text =
+        "api_version: orchestrator/v1\nkind: manifest\nname: bench\nsystem_types_compatible: [bench]\n".to_owned();
     text.push_str("component_types:\n");
     for name in 0..types {
         let reboot = if name < hosts { "host" } else { "none" };
@@ -83,7 +84,8 @@ fn constraint(text: &mut String, dice: &mut Dice, types: u32, versions: u32) {
         }
         1 => {
             let version = dice.below(versions - 1) + 2;
-            let _ = writeln!(text, "  - {{when: {{t{second}: '>=v{version}'}}, requires: {{t{first}: '>=v{version}'}}}}");
+            let _ =
+                writeln!(text, "  - {{when: {{t{second}: '>=v{version}'}}, requires: {{t{first}: '>=v{version}'}}}}");
         }
         _ => {
             let version = dice.below(versions - 1) + 1;

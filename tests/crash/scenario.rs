@@ -198,6 +198,11 @@ pub const SCENARIOS: &[Scenario] = &[
         APART,
         Flow::Operator,
     )),
-    planned(failure("planned, ArtifactCommit fails", &[A_YES, broken(B, &[("ArtifactCommit.fail", "")])], APART, Flow::Operator)),
+    planned(failure(
+        "planned, ArtifactCommit fails",
+        &[A_YES, broken(B, &[("ArtifactCommit.fail", "")])],
+        APART,
+        Flow::Operator,
+    )),
     planned(success("planned, module, host reboots", &[A_HOST, B], APART, Flow::Module)),
 ];

@@ -94,7 +94,8 @@ pub fn compose(
         unit_of_part.push(index);
         own_ways.push(ways);
     }
-    let schedule = planner::plan(&units, &manifest.constraints, planner::BUDGET).map_err(|error| refusal(manifest, error))?;
+    let schedule =
+        planner::plan(&units, &manifest.constraints, planner::BUDGET).map_err(|error| refusal(manifest, error))?;
     let parts = own_ways.into_iter().zip(unit_of_part);
     Ok(parts.map(|(ways, unit)| moves(ways, unit, &units, &schedule, manifest)).collect())
 }
@@ -162,9 +163,10 @@ fn way_back(schedule: &Schedule, step: u32, units: &[Unit], manifest: &Manifest)
             ("mixed", Some(format!("if this step fails, {} cannot go back and stays as it is then", staying(units))))
         }
         Some(WayBack::Broken(units, constraint)) => {
-            let constraint = manifest.constraints.get(*constraint).map(|constraint| {
-                format!("; {} is not kept then: {}", constraint.label(), constraint.words())
-            });
+            let constraint = manifest
+                .constraints
+                .get(*constraint)
+                .map(|constraint| format!("; {} is not kept then: {}", constraint.label(), constraint.words()));
             let text = format!("if this step fails, {} cannot go back and stays as it is then", staying(units));
             ("broken", Some(format!("{text}{}", constraint.unwrap_or_default())))
         }
@@ -247,7 +249,8 @@ fn hop(
     let from_version = version(provides, part.interface);
     if let Some(condition) = &entry.from {
         let holds = condition.holds(&from_version).map_err(|error| {
-            let text = format!("{}: \"{}.from\" cannot be judged for \"{}\": {error}.", entry.position, entry.key, part.key);
+            let text =
+                format!("{}: \"{}.from\" cannot be judged for \"{}\": {error}.", entry.position, entry.key, part.key);
             Error::new(Kind::InvalidManifest, text)
         });
         if !holds? {

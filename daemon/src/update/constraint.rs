@@ -102,12 +102,16 @@ impl Constraint {
                 (types, Rule::Conflicts { scope: read_scope(&mut section)?, conditions })
             }
             _ => {
-                return Err(section.invalid("must have exactly one of \"combinations\", \"requires\" and \"conflicts\"."));
+                return Err(
+                    section.invalid("must have exactly one of \"combinations\", \"requires\" and \"conflicts\".")
+                );
             }
         };
         if types.len() > TYPES_LIMIT {
             let count = types.len();
-            return Err(section.invalid(format!("speaks of {count} Component types; at most {TYPES_LIMIT} are allowed.")));
+            return Err(
+                section.invalid(format!("speaks of {count} Component types; at most {TYPES_LIMIT} are allowed."))
+            );
         }
         section.refuse_unknown_keys()?;
         Ok(Self { name, reason, position, types, rule })
@@ -165,7 +169,9 @@ impl Constraint {
                     let _ = write!(text, " at the end {}", rows(end));
                 }
                 match transition {
-                    Some(transition) if end.is_some() && transition.is_empty() => text.push_str("; no others on the way"),
+                    Some(transition) if end.is_some() && transition.is_empty() => {
+                        text.push_str("; no others on the way")
+                    }
                     Some(transition) if end.is_some() => {
                         let _ = write!(text, "; besides on the way {}", rows(transition));
                     }
@@ -215,7 +221,9 @@ fn read_scope(section: &mut Section<'_>) -> Result<Scope, DocumentError> {
         "end" => Ok(Scope::End),
         "transition" => Ok(Scope::Transition),
         "always" => Ok(Scope::Always),
-        other => Err(field.invalid(format!("is \"{}\"; expected \"end\", \"transition\" or \"always\".", excerpt(other)))),
+        other => {
+            Err(field.invalid(format!("is \"{}\"; expected \"end\", \"transition\" or \"always\".", excerpt(other))))
+        }
     }
 }
 

@@ -265,11 +265,7 @@ impl ComponentType {
 }
 
 /// One of two words, if the key is there.
-fn word<'w>(
-    section: &mut Section<'_>,
-    key: &str,
-    words: [&'w str; 2],
-) -> Result<Option<&'w str>, DocumentError> {
+fn word<'w>(section: &mut Section<'_>, key: &str, words: [&'w str; 2]) -> Result<Option<&'w str>, DocumentError> {
     let Some(field) = section.optional(key) else { return Ok(None) };
     let text = field.text()?;
     let [first, second] = words;
@@ -302,7 +298,8 @@ impl ArtifactEntry {
     }
 
     fn read_versions(&mut self, section: &mut Section<'_>) -> Result<(), DocumentError> {
-        self.version = section.optional("version").map(|field| field.name(NAME_LIMIT).map(str::to_owned)).transpose()?;
+        self.version =
+            section.optional("version").map(|field| field.name(NAME_LIMIT).map(str::to_owned)).transpose()?;
         self.from = section.optional("from").map(|field| Condition::read(&field)).transpose()?;
         Ok(())
     }

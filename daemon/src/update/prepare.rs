@@ -216,19 +216,21 @@ fn by_order(manifest: &Manifest, surveyed: &[Surveyed], artifacts: &Artifacts) -
         let version = |provides: &BTreeMap<String, String>| {
             answers::version_key(provides, &component.interface).map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
-        composition.push(match selection::select(&component.key, &component.interface, &component.provides, candidates)? {
-            Selection::Unchanged { .. } => Vec::new(),
-            Selection::Install(_) => vec![Move {
-                artifact: 0,
-                step: entry.order.unwrap_or_default(),
-                leg: 0,
-                before: component.provides.clone(),
-                from_version: version(&component.provides),
-                to_version: version(&selection::provides_after(&component.provides, candidate)),
-                reasons: Vec::new(),
-                way_back: "",
-            }],
-        });
+        composition.push(
+            match selection::select(&component.key, &component.interface, &component.provides, candidates)? {
+                Selection::Unchanged { .. } => Vec::new(),
+                Selection::Install(_) => vec![Move {
+                    artifact: 0,
+                    step: entry.order.unwrap_or_default(),
+                    leg: 0,
+                    before: component.provides.clone(),
+                    from_version: version(&component.provides),
+                    to_version: version(&selection::provides_after(&component.provides, candidate)),
+                    reasons: Vec::new(),
+                    way_back: "",
+                }],
+            },
+        );
     }
     Ok(composition)
 }
@@ -239,9 +241,10 @@ fn by_constraints(manifest: &Manifest, surveyed: &[Surveyed], artifacts: &Artifa
         .iter()
         .map(|component| Part { key: &component.key, interface: &component.interface, provides: &component.provides })
         .collect();
-    let candidates = artifacts.0.iter().map(|(name, all)| {
-        (name.clone(), all.iter().map(|available| available.candidate.clone()).collect::<Vec<_>>())
-    });
+    let candidates = artifacts
+        .0
+        .iter()
+        .map(|(name, all)| (name.clone(), all.iter().map(|available| available.candidate.clone()).collect::<Vec<_>>()));
     compose(manifest, &parts, &candidates.collect())
 }
 

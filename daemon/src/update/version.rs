@@ -39,7 +39,8 @@ impl<'v> Ordered<'v> {
         let is_number = |number: &&str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
         let is_word = |word: &&str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let words_fit = words.as_ref().is_none_or(|words| {
-            words.iter().all(is_word) && words.first().is_some_and(|word| word.starts_with(|c: char| !c.is_ascii_digit()))
+            words.iter().all(is_word)
+                && words.first().is_some_and(|word| word.starts_with(|c: char| !c.is_ascii_digit()))
         });
         (numbers.iter().all(is_number) && words_fit).then_some(Self { prefix, numbers, words })
     }
@@ -52,7 +53,8 @@ pub fn compare(left: &str, right: &str) -> Option<Ordering> {
         return None;
     }
     let length = left.numbers.len().max(right.numbers.len());
-    let at = |numbers: &[&'_ str], index: usize| numbers.get(index).map_or(String::new(), |number| (*number).to_owned());
+    let at =
+        |numbers: &[&'_ str], index: usize| numbers.get(index).map_or(String::new(), |number| (*number).to_owned());
     for index in 0..length {
         let order = compare_numbers(&at(&left.numbers, index), &at(&right.numbers, index));
         if order != Ordering::Equal {
@@ -90,7 +92,13 @@ fn compare_words(mut left: &str, mut right: &str) -> Ordering {
         let order = match (left_digits, right_digits) {
             (true, true) => compare_numbers(left_run, right_run),
             (false, false) => left_run.cmp(right_run),
-            (digits, _) => if digits { Ordering::Less } else { Ordering::Greater },
+            (digits, _) => {
+                if digits {
+                    Ordering::Less
+                } else {
+                    Ordering::Greater
+                }
+            }
         };
         if order != Ordering::Equal {
             return order;
@@ -181,7 +189,8 @@ impl Condition {
     pub fn holds(&self, version: &str) -> Result<bool, Incomparable> {
         let mut unknown = None;
         for alternative in &self.alternatives {
-            let verdicts: Result<Vec<bool>, _> = alternative.iter().map(|comparison| comparison.holds(version)).collect();
+            let verdicts: Result<Vec<bool>, _> =
+                alternative.iter().map(|comparison| comparison.holds(version)).collect();
             match verdicts {
                 Ok(verdicts) if verdicts.iter().all(|verdict| *verdict) => return Ok(true),
                 Ok(_) => {}
@@ -221,7 +230,9 @@ fn comparison(field: &Field<'_>, word: &str) -> Result<Comparison, DocumentError
     let exact = matches!(relation, Relation::Same | Relation::Other);
     if !exact && compare(bound, bound).is_none() {
         let bound = excerpt(bound);
-        return Err(field.invalid(format!("compares with \"{bound}\", which has no order; only numbers with dots have one.")));
+        return Err(
+            field.invalid(format!("compares with \"{bound}\", which has no order; only numbers with dots have one."))
+        );
     }
     Ok(Comparison { relation, bound: bound.to_owned() })
 }

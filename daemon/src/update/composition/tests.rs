@@ -1,7 +1,8 @@
 use super::*;
 use crate::core::document::Document;
 
-const HEAD: &str = "api_version: orchestrator/v1\nkind: manifest\nname: m\nsystem_types_compatible: [s]\ncomponent_types:\n";
+const HEAD: &str =
+    "api_version: orchestrator/v1\nkind: manifest\nname: m\nsystem_types_compatible: [s]\ncomponent_types:\n";
 
 fn candidate(component_type: &str, version: &str) -> Candidate {
     let key = format!("rootfs-image.{component_type}.version");
@@ -58,7 +59,8 @@ fn without_constraints_everything_moves_at_once_and_orders_are_kept() {
     let types = "  a: {artifact_name: a}\n  b: {artifact_name: b}\n";
     let composition = composed(types, &[("a", "v1"), ("b", "v1"), ("a", "v2")], |_| {}).unwrap();
     assert_eq!(told(&composition), ["1/0 v2", "1/0 v2", ""]);
-    let types = "  a: {artifact_name: a, update_strategy: {order: 20}}\n  b: {artifact_name: b, update_strategy: {order: 3}}\n";
+    let types =
+        "  a: {artifact_name: a, update_strategy: {order: 20}}\n  b: {artifact_name: b, update_strategy: {order: 3}}\n";
     let composition = composed(types, &[("a", "v1"), ("b", "v1")], |_| {}).unwrap();
     assert_eq!(told(&composition), ["2/0 v2", "1/0 v2"]);
     assert_eq!(composition[0][0].reasons, ["after b.1, because of its lower \"order\""]);
@@ -86,13 +88,20 @@ fn intermediates_are_passed_if_the_artifacts_or_the_manifest_ask_for_it() {
 fn components_without_a_way_are_told_why() {
     let types = "  a:\n    artifact_name: a\n    version: v3\n    from: v2\n";
     let message = composed(types, &[("a", "v1")], |_| {}).unwrap_err();
-    assert_eq!(message, "m.yaml:6:3: \"component_types.a\" may be installed from v2 only, but the Component \"a.0\" has \"v1\".");
+    assert_eq!(
+        message,
+        "m.yaml:6:3: \"component_types.a\" may be installed from v2 only, but the Component \"a.0\" has \"v1\"."
+    );
     let types = "  a: {artifact_name: a, intermediates: [{artifact_name: a, version: v9}]}\n";
     let other = |candidate: &mut Candidate| candidate.device_types = vec!["z".to_owned()];
     let message = composed(types, &[("a", "v1")], other).unwrap_err();
-    assert!(message.starts_with("No Artifact suits the Component \"a.0\"") && message.ends_with("no way either."), "{message}");
+    assert!(
+        message.starts_with("No Artifact suits the Component \"a.0\"") && message.ends_with("no way either."),
+        "{message}"
+    );
     let types = "  a: {artifact_name: a, version: v3}\n";
-    let lies = |candidate: &mut Candidate| candidate.provides.values_mut().for_each(|version| *version = "v4".to_owned());
+    let lies =
+        |candidate: &mut Candidate| candidate.provides.values_mut().for_each(|version| *version = "v4".to_owned());
     let message = composed(types, &[("a", "v1")], lies).unwrap_err();
     assert_eq!(
         message,

@@ -51,9 +51,14 @@ fn rows_of_the_end_hold_on_the_way_too_and_a_missing_list_says_nothing() {
 #[test]
 fn requires_and_conflicts_hold_in_their_scope() {
     let requires = one("{when: {a: '>=2'}, requires: {b: '>=1.5 <3 !=1.7'}}");
-    for (a, b, expected) in
-        [("1", "1", true), ("2", "1.4", false), ("2", "1.5", true), ("2", "1.7", false), ("2", "3", false), ("2", "2.9", true)]
-    {
+    for (a, b, expected) in [
+        ("1", "1", true),
+        ("2", "1.4", false),
+        ("2", "1.5", true),
+        ("2", "1.7", false),
+        ("2", "3", false),
+        ("2", "2.9", true),
+    ] {
         assert_eq!(judge(&requires, a, b), (expected, expected), "{a} {b}");
     }
     let conflicts = one("{conflicts: {a: v1, b: [v2, v3]}, scope: transition}");
@@ -84,7 +89,10 @@ fn a_constraint_is_told_by_name_place_and_words() {
 #[test]
 fn every_defect_is_told_with_its_place() {
     for (constraint, expected) in [
-        ("{}", "m.yaml:9:5: \"constraints[0]\" must have exactly one of \"combinations\", \"requires\" and \"conflicts\"."),
+        (
+            "{}",
+            "m.yaml:9:5: \"constraints[0]\" must have exactly one of \"combinations\", \"requires\" and \"conflicts\".",
+        ),
         ("{requires: {a: v1}}", "m.yaml:9:5: The key \"constraints[0].when\" is missing."),
         ("{conflicts: {a: v1}, when: {b: v1}}", "m.yaml:9:26: \"constraints[0].when\" is not a known key."),
         ("{conflicts: {a: v1}, scop: end}", "m.yaml:9:26: \"constraints[0].scop\" is not a known key."),
@@ -138,10 +146,7 @@ fn every_defect_is_told_with_its_place() {
     ] {
         assert_eq!(read(&format!("  - {constraint}\n")).unwrap_err(), expected, "{constraint}");
     }
-    assert_eq!(
-        read("  {a: b}\n").unwrap_err(),
-        "m.yaml:9:3: \"constraints\" must be a list, but it is a mapping."
-    );
+    assert_eq!(read("  {a: b}\n").unwrap_err(), "m.yaml:9:3: \"constraints\" must be a list, but it is a mapping.");
 }
 
 /// What a Manifest of `mender/v1` says is what it said before; a slip of the pen in one of `orchestrator/v1` is an error.

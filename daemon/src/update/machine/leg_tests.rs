@@ -27,7 +27,14 @@ fn begin(world: &mut World<'_>) -> Effect {
 }
 
 fn calls(world: &World<'_>) -> String {
-    world.trace.iter().filter(|call| !call.contains("Needs")).cloned().collect::<Vec<_>>().join(" ").replace("Artifact", "")
+    world
+        .trace
+        .iter()
+        .filter(|call| !call.contains("Needs"))
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .replace("Artifact", "")
 }
 
 fn failing(index: usize, activity: Activity) -> impl Fn(usize, Activity, u32) -> Outcome {

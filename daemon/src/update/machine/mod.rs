@@ -350,8 +350,7 @@ impl Deployment {
     /// A deployment of these Components, given by their order groups and parts. The order groups ascend from part to part.
     pub fn in_legs(places: impl IntoIterator<Item = (u32, u32)>, options: RunOptions) -> Self {
         let mut deployment = Self::new([], options);
-        deployment.members =
-            places.into_iter().map(|(order, leg)| Member { leg, ..Member::new(order) }).collect();
+        deployment.members = places.into_iter().map(|(order, leg)| Member { leg, ..Member::new(order) }).collect();
         deployment
     }
 

@@ -269,11 +269,7 @@ fn candidate<'g>(
 
 /// The steps in which the host is rebooted, as few as possible, and whether that is proven; `None`: it is not rebooted at all,
 /// or nothing better was found than where the steps happen to have it.
-fn fewest_reboots(
-    choices: &mut [Vec<Candidate<'_>>],
-    steps: u32,
-    budget: &mut Budget,
-) -> (Option<Vec<u32>>, bool) {
+fn fewest_reboots(choices: &mut [Vec<Candidate<'_>>], steps: u32, budget: &mut Budget) -> (Option<Vec<u32>>, bool) {
     let reboots = choices.iter().flatten().any(|candidate| candidate.network.reboots_host());
     if !reboots {
         // The cheapest candidates stand first, and all of them fit.

@@ -51,9 +51,10 @@ impl<'i> Ground<'i> {
                     known.len() - 1
                 })
             };
-            let ways = unit.ways.iter().map(|way| {
-                std::iter::once(&unit.start).chain(way).map(|version| number(version)).collect::<Vec<_>>()
-            });
+            let ways = unit
+                .ways
+                .iter()
+                .map(|way| std::iter::once(&unit.start).chain(way).map(|version| number(version)).collect::<Vec<_>>());
             versions.push(ways.collect());
         }
         let mut ground = Self { units, constraints, scopes: Vec::new(), tables: Vec::new(), versions };
@@ -70,11 +71,8 @@ impl<'i> Ground<'i> {
                 return Err(Unplannable::GaveUp(text));
             }
             ground.tables.push(Table::new(constraint, &columns)?);
-            let choices: Vec<&[usize]> = constraint
-                .types
-                .iter()
-                .map(|name| by_type.get(name.as_str()).map_or(&[][..], Vec::as_slice))
-                .collect();
+            let choices: Vec<&[usize]> =
+                constraint.types.iter().map(|name| by_type.get(name.as_str()).map_or(&[][..], Vec::as_slice)).collect();
             each_choice(&choices, |units| {
                 if ground.scopes.len() <= SCOPES_LIMIT {
                     ground.scopes.push(Scope { constraint: index, units: units.to_vec() });
@@ -131,7 +129,9 @@ impl<'i> Ground<'i> {
                 let parts: Vec<String> = scope
                     .units
                     .iter()
-                    .map(|&unit| format!("{} {}", self.units[unit].component_type, explain::version(self.units[unit].target())))
+                    .map(|&unit| {
+                        format!("{} {}", self.units[unit].component_type, explain::version(self.units[unit].target()))
+                    })
                     .collect();
                 (scope.constraint, parts.join(" and "))
             })

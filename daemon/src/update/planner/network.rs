@@ -224,7 +224,10 @@ impl<'g> Network<'g> {
         each_choice(&places, |at| {
             let moment = ground.moment(scope, &self.ways, at);
             if moment == Some(Moment::Transition) && !ground.allows(scope, Moment::Transition, &self.ways, at) {
-                choices.push(Choice { precedences: self.preventing(scope, at), cause: Cause::Constraint(scope.constraint) });
+                choices.push(Choice {
+                    precedences: self.preventing(scope, at),
+                    cause: Cause::Constraint(scope.constraint),
+                });
             }
         });
         self.choices.append(&mut choices);
@@ -255,7 +258,8 @@ impl<'g> Network<'g> {
         self.following = vec![Vec::new(); count];
         self.earliest = vec![1; count];
         self.tail = vec![0; count];
-        let (given, open) = std::mem::take(&mut self.choices).into_iter().partition(|choice| choice.precedences.len() == 1);
+        let (given, open) =
+            std::mem::take(&mut self.choices).into_iter().partition(|choice| choice.precedences.len() == 1);
         self.choices = open;
         let mut given: Vec<(Precedence, Cause)> =
             Vec::<Choice>::into_iter(given).map(|choice| (choice.precedences[0], choice.cause)).collect();

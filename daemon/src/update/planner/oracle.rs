@@ -213,7 +213,8 @@ impl Case {
                     let from: Vec<Place> = (0..of.len())
                         .map(|one| if stuck(one) || step == failed { reached[one] } else { from[one] })
                         .collect();
-                    let to: Vec<Place> = (0..of.len()).map(|one| if stuck(one) { reached[one] } else { to[one] }).collect();
+                    let to: Vec<Place> =
+                        (0..of.len()).map(|one| if stuck(one) { reached[one] } else { to[one] }).collect();
                     let back: Vec<usize> = (0..of.len()).filter(|&one| from[one] != to[one]).collect();
                     sound &= self.all_subsets(&from, &to, &back);
                 }
@@ -257,7 +258,13 @@ fn case(dice: &mut Dice) -> Case {
         let (host, stays) = (dice.below(3) == 0, dice.below(5) == 0);
         let several = index == 0 && types.len() < 4 && dice.below(2) == 0;
         for _ in 0..1 + usize::from(several) {
-            let start = if dice.below(6) == 0 { "3" } else if dice.below(5) == 0 { "0" } else { "1" };
+            let start = if dice.below(6) == 0 {
+                "3"
+            } else if dice.below(5) == 0 {
+                "0"
+            } else {
+                "1"
+            };
             let way = |versions: &[&str]| versions.iter().map(|version| (*version).to_owned()).collect::<Vec<_>>();
             let ways = match (start, dice.below(3)) {
                 ("3", _) => vec![way(&[])],
@@ -322,14 +329,14 @@ fn a_plan_is_found_if_there_is_one_and_it_is_the_best() {
                 assert!(schedule.minimal, "{}", case.text);
                 let reboots = (1..=schedule.steps)
                     .filter(|step| {
-                        let reboots = |(unit, course): (&Unit, &Course)| unit.reboots_host && course.steps.contains(step);
+                        let reboots =
+                            |(unit, course): (&Unit, &Course)| unit.reboots_host && course.steps.contains(step);
                         units.iter().zip(&schedule.courses).any(reboots)
                     })
                     .count();
                 let artifacts: usize =
                     units.iter().zip(&schedule.courses).map(|(unit, course)| unit.count * course.steps.len()).sum();
-                let cost =
-                    (schedule.steps, u32::try_from(reboots).unwrap(), u32::try_from(artifacts).unwrap());
+                let cost = (schedule.steps, u32::try_from(reboots).unwrap(), u32::try_from(artifacts).unwrap());
                 assert_eq!(Some(cost), best, "{}\n{schedule:?}", case.text);
                 for step in 1..=schedule.steps {
                     let (from, to) = (case.state(&of, &schedule, step - 1), case.state(&of, &schedule, step));

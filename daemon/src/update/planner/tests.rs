@@ -3,7 +3,9 @@ use crate::core::document::Document;
 use crate::update::manifest::Manifest;
 
 fn constraints(types: &[&str], text: &str) -> Vec<Constraint> {
-    let mut document = "api_version: orchestrator/v1\nkind: manifest\nname: m\nsystem_types_compatible: [s]\ncomponent_types:\n".to_owned();
+    let mut document =
+        "api_version: orchestrator/v1\nkind: manifest\nname: m\nsystem_types_compatible: [s]\ncomponent_types:\n"
+            .to_owned();
     for name in types {
         document.push_str(&format!("  {name}: {{artifact_name: a}}\n"));
     }
@@ -39,7 +41,8 @@ fn nothing_to_do_is_a_plan_without_steps() {
 #[test]
 fn clusters_run_side_by_side_and_share_reboots_of_the_host() {
     let types = ["a", "b", "c", "d"];
-    let constraints = constraints(&types, "  - {when: {b: '2'}, requires: {a: '2'}}\n  - {when: {d: '2'}, requires: {c: '2'}}\n");
+    let constraints =
+        constraints(&types, "  - {when: {b: '2'}, requires: {a: '2'}}\n  - {when: {d: '2'}, requires: {c: '2'}}\n");
     let mut units: Vec<Unit> = types.iter().map(|name| unit(name)).collect();
     assert_eq!(steps(&plan(&units, &constraints, BUDGET).unwrap()), [[1], [2], [1], [2]]);
     units.push(unit("e"));
@@ -63,8 +66,11 @@ fn a_conflict_names_what_is_needed_for_it_and_nothing_else() {
     assert_eq!(causes.len(), 2, "{causes:?}");
     assert!(causes[0].starts_with("\"idle\" (m.yaml:11:5): ") || causes[0].starts_with("\"one\""), "{causes:?}");
     for left_out in &causes {
-        let rest: Vec<Constraint> =
-            constraints.iter().filter(|known| causes.iter().any(|cause| cause.contains(&known.label()) && cause != left_out)).cloned().collect();
+        let rest: Vec<Constraint> = constraints
+            .iter()
+            .filter(|known| causes.iter().any(|cause| cause.contains(&known.label()) && cause != left_out))
+            .cloned()
+            .collect();
         plan(&units, &rest, BUDGET).unwrap();
     }
     let mut units = units;
