@@ -57,6 +57,11 @@ crash-matrix: ## Let the daemon and the machine die at every single point; takes
 	$(CARGO) build --workspace --locked
 	CRASH_MATRIX=whole $(CARGO) test -p orchestrator-tests --locked --test crash_matrix
 
+.PHONY: bench-plan
+bench-plan: ## Measure how long planning takes.
+	tests/install-packages build
+	$(CARGO) run --quiet --locked --profile bench-plan -p orchestratord --example bench-plan
+
 # The flags that a coverage-guided fuzzer needs; all of them are stable.
 FUZZ_FLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

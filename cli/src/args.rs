@@ -5,7 +5,7 @@ pub mod artifact;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 /// States before which a deployment can stop, spelled as the Interface protocol spells them.
 pub const STOP_POINTS: [&str; 3] = ["ArtifactCommit", "ArtifactRollback", "Cleanup"];
@@ -77,10 +77,15 @@ pub enum Command {
     /// Checks the Manifest against the Topology, asks every Component for its identity and what it provides, selects
     /// the Artifacts, and prints one line per Component in the order of the update. Nothing is changed. The exit code
     /// is the one "install" would have had if it had been refused.
+    ///
+    /// For a Manifest with constraints it says for each step why it is where it is, and where a failure in it would lead.
     Plan {
         /// What to plan.
         #[command(flatten)]
         manifest: ManifestArguments,
+        /// Print the steps as a graph instead
+        #[arg(long, value_name = "KIND", conflicts_with = "json")]
+        graph: Option<Graph>,
     },
 
     /// Install a Manifest on the System
@@ -166,6 +171,13 @@ pub enum Command {
         command: artifact::ArtifactCommand,
     },
 
+    /// Check Manifests; needs no daemon
+    Manifest {
+        /// What to do.
+        #[command(subcommand)]
+        command: ManifestCommand,
+    },
+
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {
@@ -183,6 +195,53 @@ pub enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
+}
+
+/// What to do with Manifests.
+#[derive(Debug, Subcommand)]
+pub enum ManifestCommand {
+    /// Check a Manifest against a Topology, and plan it
+    ///
+    /// Says what the daemon would refuse: what is malformed, what does not fit the Topology, and, for a Manifest with
+    /// constraints, whether the versions it leads to are acceptable together. With --versions it works out the plan from those
+    /// versions on, or says why there is none. Artifacts that are not there are judged by the "version" that the Manifest gives
+    /// for them. The exit codes are those of "install".
+    Check(CheckArguments),
+}
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The Manifest
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+
+    /// The Topology
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub topology: PathBuf,
+
+    /// File with the Components, if the Topology is split
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub topology_components: Option<PathBuf>,
+
+    /// Versions that the Components of a type have: one for all, or one for each in the order of the Topology
+    ///
+    /// May be given several times; if it is given at all, then for every type of the Topology.
+    #[arg(long, value_name = "TYPE=VERSION[,VERSION...]")]
+    pub versions: Vec<String>,
+
+    /// Print the steps as a graph
+    #[arg(long, value_name = "KIND", requires = "versions", conflicts_with = "json")]
+    pub graph: Option<Graph>,
+}
+
+/// A language for graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Graph {
+    /// Mermaid, which many Markdown viewers draw
+    Mermaid,
+    /// DOT, the language of Graphviz
+    Dot,
 }
 
 /// A Manifest and the Topology to plan it for.
@@ -308,7 +367,7 @@ mod tests {
             panic!()
         };
         assert!(force);
-        let Command::Plan { manifest } = parse("orchestratorctl plan -").unwrap().command else { panic!() };
+        let Command::Plan { manifest, .. } = parse("orchestratorctl plan -").unwrap().command else { panic!() };
         assert_eq!(manifest.file, PathBuf::from("-"));
 
         for (line, expected) in [

@@ -4,16 +4,17 @@ use std::fmt::Write;
 use std::path::Path;
 
 use orchestratord::core::error::Kind;
-use orchestratord_dbus::{Options, PlanStep};
+use orchestratord_dbus::Options;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Command, ManifestArguments, TopologyArguments};
-use crate::client::{Client, Properties, run_options};
+use crate::args::{Command, Graph, ManifestArguments, TopologyArguments};
+use crate::client::{Client, run_options};
 use crate::deploy::{self, Request};
 use crate::failure::{Failure, SUCCESS};
 use crate::input::{self, Manifest};
-use crate::output::{Moment, Table, complain, printable, show, size};
+use crate::output::{Moment, Table, complain, print, printable, show};
+use crate::plan::{self, Step};
 use crate::progress::percent;
 use crate::view::{ComponentView, JobView, UpdateView, View};
 use crate::{PROGRAM, watch};
@@ -22,7 +23,7 @@ use crate::{PROGRAM, watch};
 pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
     match command {
         Command::Status => status(json).await,
-        Command::Plan { manifest } => plan(&manifest, json).await,
+        Command::Plan { manifest, graph } => plan(&manifest, graph, json).await,
         Command::Install { manifest, run } => {
             let Document { manifest, components } = Document::read(&manifest)?;
             let mut options = run_options(&run.stop_before, run.defer_reboot);
@@ -52,7 +53,7 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
             update.reload(Options::new()).await.map_err(|error| Failure::from_bus(&error))?;
             Ok(SUCCESS)
         }
-        Command::Artifact { .. } | Command::Completions { .. } | Command::Man { .. } => {
+        Command::Artifact { .. } | Command::Manifest { .. } | Command::Completions { .. } | Command::Man { .. } => {
             Err(Failure::new(Kind::Failed, "This command needs no daemon."))
         }
     }
@@ -169,42 +170,7 @@ fn jobs_text(jobs: &[&JobView]) -> String {
     table.render()
 }
 
-/// One line of `plan`.
-#[derive(Debug, Serialize)]
-struct Step {
-    order: u64,
-    component_type: String,
-    id: String,
-    action: String,
-    interface: String,
-    from_version: String,
-    to_version: String,
-    artifact_name: String,
-    artifact: String,
-    size: u64,
-}
-
-impl Step {
-    fn new(step: PlanStep) -> Self {
-        let step = Properties::new(step);
-        let text = |name| step.text(name).unwrap_or_default();
-        let number = |name| step.number(name).unwrap_or_default();
-        Self {
-            order: number("order"),
-            component_type: text("component-type"),
-            id: text("id"),
-            action: text("action"),
-            interface: text("interface"),
-            from_version: text("from-version"),
-            to_version: text("to-version"),
-            artifact_name: text("artifact-name"),
-            artifact: text("artifact"),
-            size: number("size"),
-        }
-    }
-}
-
-async fn plan(arguments: &ManifestArguments, json: bool) -> Result<u8, Failure> {
+async fn plan(arguments: &ManifestArguments, graph: Option<Graph>, json: bool) -> Result<u8, Failure> {
     let Document { manifest, components } = Document::read(arguments)?;
     let mut options = Options::from([("base-directory", manifest.base_directory.as_str().into())]);
     if let Some(components) = &components {
@@ -213,20 +179,12 @@ async fn plan(arguments: &ManifestArguments, json: bool) -> Result<u8, Failure> 
     let update = Client::connect().await?.update().await?;
     let steps = update.plan(&manifest.text, options).await.map_err(|error| Failure::from_bus(&error))?;
     let steps: Vec<Step> = steps.into_iter().map(Step::new).collect();
-    show(json, &json!({ "steps": steps }), || plan_text(&steps))?;
-    Ok(SUCCESS)
-}
-
-fn plan_text(steps: &[Step]) -> String {
-    let mut table = Table::new(&["ORDER", "COMPONENT", "ACTION", "FROM", "TO", "SIZE", "ARTIFACT"]);
-    for step in steps {
-        let component = format!("{}.{}", step.component_type, step.id);
-        let bytes = if step.artifact.is_empty() { String::new() } else { size(step.size) };
-        let order = step.order.to_string();
-        let (from, to) = (&step.from_version, &step.to_version);
-        table.row(&[&order, &component, &step.action, from, to, &bytes, &step.artifact]);
+    if let Some(kind) = graph {
+        print(&plan::graph(&steps, kind))?;
+        return Ok(SUCCESS);
     }
-    table.render()
+    show(json, &json!({ "steps": steps }), || plan::text(&steps))?;
+    Ok(SUCCESS)
 }
 
 async fn inventory(arguments: &TopologyArguments, scope: &str, json: bool) -> Result<u8, Failure> {

@@ -5,6 +5,7 @@
 
 mod args;
 mod artifact;
+mod check;
 mod client;
 mod commands;
 mod deploy;
@@ -14,6 +15,7 @@ mod input;
 mod interrupt;
 mod mender;
 mod output;
+mod plan;
 mod progress;
 mod provides;
 mod pursuit;
@@ -30,7 +32,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use orchestratord::core::error::Kind;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, ManifestCommand};
 use failure::Failure;
 
 /// Name of this program in its own messages.
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     let json = arguments.json;
     let outcome = match arguments.command {
         Command::Artifact { command } => artifact::run(command, json),
+        Command::Manifest { command: ManifestCommand::Check(arguments) } => check::run(&arguments, json),
         Command::Completions { shell, program } => shell::completions(shell, &program),
         Command::Man { directory } => shell::man(&directory),
         command => block_on(commands::run(command, json)),

@@ -59,6 +59,9 @@ async fn plan_passes_all_options_and_returns_the_steps() {
             artifact_name: "gateway-2".to_owned(),
             artifact: "/data/gateway.mender".to_owned(),
             size: 1 << 40,
+            leg: 2,
+            reasons: vec!["after".to_owned()],
+            way_back: "full".to_owned(),
         };
         reply.send(Ok(vec![step])).unwrap();
     })
@@ -66,8 +69,11 @@ async fn plan_passes_all_options_and_returns_the_steps() {
     .unwrap();
 
     let [step] = steps.as_slice() else { panic!("{steps:?}") };
-    let expected: [(&str, Variant<'_>); 10] = [
+    let expected: [(&str, Variant<'_>); 13] = [
         ("order", 10_u32.into()),
+        ("leg", 2_u32.into()),
+        ("reasons", vec!["after"].into()),
+        ("way-back", "full".into()),
         ("component-type", "gateway".into()),
         ("id", "a\u{fffd}b".into()),
         ("action", "install".into()),

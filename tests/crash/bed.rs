@@ -132,14 +132,24 @@ impl Bed {
 
     /// The Manifest of a release.
     pub fn manifest(&self, scenario: &Scenario, release: u8) -> String {
+        let dialect = if scenario.planned { "orchestrator/v1" } else { "mender/v1" };
         let mut text = format!(
-            "api_version: mender/v1\nkind: manifest\nname: bench-{release}\nsystem_types_compatible: [bench]\ncomponent_types:\n"
+            "api_version: {dialect}\nkind: manifest\nname: bench-{release}\nsystem_types_compatible: [bench]\ncomponent_types:\n"
         );
         for (kind, order) in [("alpha", scenario.orders.0), ("beta", scenario.orders.1)] {
             let artifact = self.path(&format!("release/{kind}-{release}.mender"));
             let artifact = artifact.display();
-            write!(text, "  {kind}:\n    artifact_path: {artifact}\n    update_strategy: {{order: {order}}}\n")
-                .expect("a text can be written to");
+            write!(text, "  {kind}:\n    artifact_path: {artifact}\n").expect("a text can be written to");
+            if !scenario.planned {
+                writeln!(text, "    update_strategy: {{order: {order}}}").expect("a text can be written to");
+            }
+        }
+        if scenario.planned {
+            write!(
+                text,
+                "constraints:\n  - when: {{beta: beta-{release}}}\n    requires: {{alpha: alpha-{release}}}\n    scope: transition\n"
+            )
+            .expect("a text can be written to");
         }
         text
     }

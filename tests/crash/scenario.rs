@@ -50,6 +50,8 @@ pub struct Scenario {
     pub parts: &'static [Part],
     /// Order groups of `alpha` and `beta`.
     pub orders: (u32, u32),
+    /// The Manifest gives no order; its constraints lead to `orders`.
+    pub planned: bool,
     /// Who drives it.
     pub flow: Flow,
     /// How it ends undisturbed.
@@ -80,15 +82,19 @@ const APART: (u32, u32) = (10, 20);
 const TOGETHER: (u32, u32) = (10, 10);
 
 const fn success(name: &'static str, parts: &'static [Part], orders: (u32, u32), flow: Flow) -> Scenario {
-    Scenario { name, parts, orders, flow, end: End::New, may: &[End::Old] }
+    Scenario { name, parts, orders, planned: false, flow, end: End::New, may: &[End::Old] }
 }
 
 const fn failure(name: &'static str, parts: &'static [Part], orders: (u32, u32), flow: Flow) -> Scenario {
-    Scenario { name, parts, orders, flow, end: End::Old, may: &[] }
+    Scenario { name, parts, orders, planned: false, flow, end: End::Old, may: &[] }
 }
 
 const fn lost(name: &'static str, parts: &'static [Part], orders: (u32, u32), flow: Flow) -> Scenario {
-    Scenario { name, parts, orders, flow, end: End::Inconsistent, may: &[End::Old] }
+    Scenario { name, parts, orders, planned: false, flow, end: End::Inconsistent, may: &[End::Old] }
+}
+
+const fn planned(scenario: Scenario) -> Scenario {
+    Scenario { planned: true, ..scenario }
 }
 
 /// All of them.
@@ -192,4 +198,19 @@ pub const SCENARIOS: &[Scenario] = &[
         may: &[End::New],
         ..failure("cancelled", &[broken(A, &[("Download.sleep", "0.2")]), B], APART, Flow::Cancelled)
     },
+    planned(success("planned, no reboot", &[A, B], APART, Flow::Operator)),
+    planned(success("planned, host reboots in both steps", &[A_HOST, B_HOST], APART, Flow::Operator)),
+    planned(failure(
+        "planned, ArtifactInstall fails",
+        &[A, broken(B, &[("ArtifactInstall.fail-late", "")])],
+        APART,
+        Flow::Operator,
+    )),
+    planned(failure(
+        "planned, ArtifactCommit fails",
+        &[A_YES, broken(B, &[("ArtifactCommit.fail", "")])],
+        APART,
+        Flow::Operator,
+    )),
+    planned(success("planned, module, host reboots", &[A_HOST, B], APART, Flow::Module)),
 ];

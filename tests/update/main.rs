@@ -3,6 +3,7 @@
 
 mod answers;
 mod busctl;
+mod constraints;
 mod failures;
 mod input;
 mod lifecycle;

@@ -96,7 +96,12 @@ impl Update {
     ///   the Components of a split Topology
     /// @steps: one dictionary per Component, in the order of the work: "order" u, "component-type" s, "id" s,
     ///   "action" s ("install", "unchanged"), "interface" s, "from-version" s, "to-version" s, "artifact-name" s,
-    ///   "artifact" s (where it comes from), "size" t (bytes of the Artifact)
+    ///   "artifact" s (where it comes from), "size" t (bytes of the Artifact), "leg" u (part of the deployment, from 1 on; each
+    ///   is committed before the next one begins), "reasons" as (why it is not updated earlier, and what else to know
+    ///   beforehand), "way-back" s (where a failure in this step leads: "full", back to the start; "part", back to the last
+    ///   commit; "mixed" or "broken", a Component cannot go back and is left with the others in a combination that is
+    ///   acceptable, or is not; empty if nobody has looked). A Component that is updated over an intermediate version has one
+    ///   dictionary for each update. More keys may come
     #[zbus(out_args("steps"))]
     async fn plan(
         &self,
@@ -265,5 +270,8 @@ fn step(step: PlanStep) -> HashMap<&'static str, Variant<'static>> {
         ("artifact-name", text(step.artifact_name).into()),
         ("artifact", text(step.artifact).into()),
         ("size", step.size.into()),
+        ("leg", step.leg.into()),
+        ("reasons", step.reasons.into_iter().map(text).collect::<Vec<String>>().into()),
+        ("way-back", text(step.way_back).into()),
     ])
 }

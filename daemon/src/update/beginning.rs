@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::deployment::{OpenDeployment, orders};
+use super::deployment::{OpenDeployment, places};
 use super::environment::{Environment, unique_tag};
 use super::handle::{ManifestRequest, RunOptions};
 use super::machine::Deployment;
@@ -27,7 +27,7 @@ pub async fn begin(
         let boot_id = environment.host.boot_id()?;
         let prepared = prepare(manifest, environment).await?;
         view.surveyed(&prepared.surveyed, true);
-        let state = Deployment::new(orders(&prepared.plan), options.clone());
+        let state = Deployment::in_legs(places(&prepared.plan), options.clone());
         // The record comes last: once it stands, there is a deployment.
         ManifestStore::new(&environment.settings.manifest_store)
             .begin(&prepared.plan.manifest_digest, &manifest.text)

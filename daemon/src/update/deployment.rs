@@ -252,6 +252,10 @@ impl Drive {
                 Event::Recover(_) => return Err(Halt::Stalled(error)),
                 _ => {}
             }
+            if before.is_committed() && !self.open.state.is_committed() {
+                // A part is committed, and the next one would begin. It does so once that can be put on disk.
+                return Err(Halt::Stalled(error));
+            }
             if !self.open.state.head.failed && !self.open.state.is_committed() {
                 self.open.state = before;
                 self.open.state.step(Event::Unrecorded(error.clone())).map_err(impossible)?;
@@ -445,9 +449,9 @@ pub fn say(job: &JobReporter, severity: Severity, component: &str, message: &str
     job.log(LogLine { severity, component: component.to_owned(), message: message.to_owned() });
 }
 
-/// The order groups of a Plan, one number per member.
-pub fn orders(plan: &Plan) -> Vec<u32> {
-    plan.members.iter().map(|member| member.order).collect()
+/// Order group and part of the deployment of each member of a Plan.
+pub fn places(plan: &Plan) -> Vec<(u32, u32)> {
+    plan.members.iter().map(|member| (member.order, member.leg)).collect()
 }
 
 /// Asks the Components what a deployment that is over has made of them, before its Job ends and before the record is

@@ -117,6 +117,13 @@ pub struct PlanStep {
     pub artifact: String,
     /// Size of the Artifact in bytes; 0 for `unchanged`.
     pub size: u64,
+    /// Part of the deployment, from 1 on; each is committed before the next one begins. 0 for `unchanged`.
+    pub leg: u32,
+    /// Why it is not updated earlier, and what else is worth knowing before it is.
+    pub reasons: Vec<String>,
+    /// What becomes of the System if something fails in this step: `full`, `part`, `mixed`, `broken`; empty for `unchanged` and
+    /// where the Manifest gives the order itself.
+    pub way_back: String,
 }
 
 /// One line of the inventory.

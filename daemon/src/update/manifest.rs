@@ -8,12 +8,18 @@ use std::path::PathBuf;
 
 use ring::digest::{SHA256, digest};
 
+use super::constraint::{CONSTRAINTS_LIMIT, Constraint};
 use super::topology::Topology;
+use super::version::Condition;
 use crate::core::document::{Document, DocumentError, DocumentKind, Field, NAME_LIMIT, Section, Warnings, excerpt};
 use crate::core::error::{Error, Kind};
 
 /// The version of the document format that Manifest and Topology name in `api_version`.
 pub const API_VERSION: &str = "mender/v1";
+/// The version of Manifests that say what is acceptable; see `docs/constraints.md`.
+pub const CONSTRAINTS_API_VERSION: &str = "orchestrator/v1";
+/// A Component type may have this many intermediate Artifacts.
+pub const INTERMEDIATES_LIMIT: usize = 16;
 /// A Manifest may name this many Component types.
 pub const COMPONENT_TYPES_LIMIT: usize = 10_000;
 /// A Manifest may name this many System types.
@@ -30,21 +36,56 @@ pub struct Manifest {
     pub system_types_compatible: Vec<String>,
     /// What each Component type is to have; at least one.
     pub component_types: BTreeMap<String, ComponentType>,
+    /// Who decides on the order of the work.
+    pub dialect: Dialect,
+    /// Which combinations of versions are acceptable; none in [`Dialect::Mender`].
+    pub constraints: Vec<Constraint>,
     /// Remarks with their place, such as unknown keys.
     pub warnings: Vec<String>,
     /// SHA-256 of the text, in lower-case hex; names the Manifest in the store.
     pub digest: String,
 }
 
-/// What the Components of one type are to have. At least one of path and name is set; the path wins if its file exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Which documents this is one of, and so who decides on the order of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// `mender/v1`: the Manifest, by `order`.
+    Mender,
+    /// `orchestrator/v1`: the planner, by the constraints.
+    Orchestrator,
+}
+
+/// What the Components of one type are to have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ComponentType {
+    /// The Artifact that they are to have in the end.
+    pub artifact: ArtifactEntry,
+    /// Order group, 1 to 100; lower ones are updated earlier. Equal ones side by side in [`Dialect::Mender`], where it is always
+    /// there.
+    pub order: Option<u32>,
+    /// Artifacts that may be installed on the way.
+    pub intermediates: Vec<ArtifactEntry>,
+    /// An update of such a Component is expected to reboot the host.
+    pub reboots_host: bool,
+    /// Such a Component is expected not to support rollback.
+    pub stays: bool,
+}
+
+/// An Artifact as a Manifest names it. At least one of path and name is set; the path wins if its file exists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArtifactEntry {
     /// Name of the Artifact, that is of the Release on a server.
     pub artifact_name: Option<String>,
     /// An Artifact in a local file; a relative path starts at the place of the Manifest.
     pub artifact_path: Option<PathBuf>,
-    /// Order group, 1 to 100; lower ones are updated earlier, equal ones side by side.
-    pub order: u32,
+    /// The version it brings, for whoever cannot read the Artifact.
+    pub version: Option<String>,
+    /// On which versions it may be installed, besides what the Artifact itself depends on.
+    pub from: Option<Condition>,
+    /// Key in the Manifest, such as `component_types.rtos.intermediates[0]`.
+    pub key: String,
+    /// Where it stands, as `origin:line:column`.
+    pub position: String,
 }
 
 /// A Manifest that does not fit the System.
@@ -96,7 +137,14 @@ impl Manifest {
     }
 
     fn read(section: &mut Section<'_>, warnings: &mut Warnings) -> Result<Self, DocumentError> {
-        check_header(section, "manifest")?;
+        let field = section.required("api_version")?;
+        let dialect = if field.text()? == CONSTRAINTS_API_VERSION {
+            Dialect::Orchestrator
+        } else {
+            field.constant(API_VERSION)?;
+            Dialect::Mender
+        };
+        section.required("kind")?.constant("manifest")?;
         let name = section.required("name")?.name(NAME_LIMIT)?.to_owned();
 
         let field = section.required("system_types_compatible")?;
@@ -121,10 +169,19 @@ impl Manifest {
         let mut component_types = BTreeMap::new();
         for (component_type, field) in entries {
             field.check_key(component_type)?;
-            component_types.insert(component_type.to_owned(), ComponentType::read(field, warnings)?);
+            component_types.insert(component_type.to_owned(), ComponentType::read(field, dialect, warnings)?);
+        }
+        let mut constraints = Vec::new();
+        if dialect == Dialect::Orchestrator {
+            if let Some(list) = section.optional("constraints") {
+                for field in list.list(CONSTRAINTS_LIMIT)? {
+                    constraints.push(read_constraint(field, &component_types)?);
+                }
+            }
+            section.refuse_unknown_keys()?;
         }
         let (warnings, digest) = (Vec::new(), String::new());
-        Ok(Self { name, system_types_compatible, component_types, warnings, digest })
+        Ok(Self { name, system_types_compatible, component_types, dialect, constraints, warnings, digest })
     }
 
     /// Whether this Manifest fits a System: it names the System type and covers every Component type of the Topology.
@@ -156,9 +213,79 @@ impl Manifest {
     }
 }
 
+/// Reads a constraint, which may speak of Component types of this Manifest only.
+fn read_constraint(
+    field: Field<'_>,
+    component_types: &BTreeMap<String, ComponentType>,
+) -> Result<Constraint, DocumentError> {
+    let place = field.place();
+    let constraint = Constraint::read(field)?;
+    match constraint.types.iter().find(|name| !component_types.contains_key(*name)) {
+        None => Ok(constraint),
+        Some(name) => {
+            let name = excerpt(name);
+            Err(place.invalid(format!("speaks of \"{name}\", which has no entry in \"component_types\".")))
+        }
+    }
+}
+
 impl ComponentType {
-    fn read(field: Field<'_>, warnings: &mut Warnings) -> Result<Self, DocumentError> {
+    fn read(field: Field<'_>, dialect: Dialect, warnings: &mut Warnings) -> Result<Self, DocumentError> {
+        let (key, position) = (field.key().to_owned(), field.position());
         let mut section = field.section()?;
+        let mut artifact = ArtifactEntry::read_names(&mut section)?;
+        (artifact.key, artifact.position) = (key, position);
+        if dialect == Dialect::Mender {
+            let mut strategy = section.required("update_strategy")?.section()?;
+            let order = Some(strategy.required("order")?.integer(1..=100)?);
+            artifact.check(&section)?;
+            section.warn_of_unknown_keys(warnings);
+            strategy.warn_of_unknown_keys(warnings);
+            return Ok(Self { artifact, order, ..Self::default() });
+        }
+        let mut order = None;
+        if let Some(field) = section.optional("update_strategy") {
+            let mut strategy = field.section()?;
+            order = strategy.optional("order").map(|field| field.integer(1..=100)).transpose()?;
+            strategy.refuse_unknown_keys()?;
+        }
+        artifact.check(&section)?;
+        artifact.read_versions(&mut section)?;
+        let reboots_host = word(&mut section, "reboot", ["none", "host"])? == Some("host");
+        let stays = word(&mut section, "rollback", ["supported", "unsupported"])? == Some("unsupported");
+        let mut intermediates = Vec::new();
+        if let Some(list) = section.optional("intermediates") {
+            for field in list.list(INTERMEDIATES_LIMIT)? {
+                intermediates.push(ArtifactEntry::read(field)?);
+            }
+        }
+        section.refuse_unknown_keys()?;
+        Ok(Self { artifact, order, intermediates, reboots_host, stays })
+    }
+}
+
+/// One of two words, if the key is there.
+fn word<'w>(section: &mut Section<'_>, key: &str, words: [&'w str; 2]) -> Result<Option<&'w str>, DocumentError> {
+    let Some(field) = section.optional(key) else { return Ok(None) };
+    let text = field.text()?;
+    let [first, second] = words;
+    let refused = || field.invalid(format!("is \"{}\"; expected \"{first}\" or \"{second}\".", excerpt(text)));
+    words.into_iter().find(|word| *word == text).map(Some).ok_or_else(refused)
+}
+
+impl ArtifactEntry {
+    /// An intermediate Artifact.
+    fn read(field: Field<'_>) -> Result<Self, DocumentError> {
+        let (key, position) = (field.key().to_owned(), field.position());
+        let mut section = field.section()?;
+        let mut entry = Self { key, position, ..Self::read_names(&mut section)? };
+        entry.check(&section)?;
+        entry.read_versions(&mut section)?;
+        section.refuse_unknown_keys()?;
+        Ok(entry)
+    }
+
+    fn read_names(section: &mut Section<'_>) -> Result<Self, DocumentError> {
         let artifact_name = match section.optional("artifact_name") {
             Some(field) => Some(field.name(NAME_LIMIT)?.to_owned()),
             None => None,
@@ -167,14 +294,21 @@ impl ComponentType {
             Some(field) => Some(PathBuf::from(field.name(PATH_LIMIT)?)),
             None => None,
         };
-        let mut strategy = section.required("update_strategy")?.section()?;
-        let order = strategy.required("order")?.integer(1..=100)?;
-        if artifact_name.is_none() && artifact_path.is_none() {
+        Ok(Self { artifact_name, artifact_path, ..Self::default() })
+    }
+
+    fn read_versions(&mut self, section: &mut Section<'_>) -> Result<(), DocumentError> {
+        self.version =
+            section.optional("version").map(|field| field.name(NAME_LIMIT).map(str::to_owned)).transpose()?;
+        self.from = section.optional("from").map(|field| Condition::read(&field)).transpose()?;
+        Ok(())
+    }
+
+    fn check(&self, section: &Section<'_>) -> Result<(), DocumentError> {
+        if self.artifact_name.is_none() && self.artifact_path.is_none() {
             return Err(section.invalid("must have an \"artifact_name\" or an \"artifact_path\"."));
         }
-        section.warn_of_unknown_keys(warnings);
-        strategy.warn_of_unknown_keys(warnings);
-        Ok(Self { artifact_name, artifact_path, order })
+        Ok(())
     }
 }
 

@@ -39,6 +39,15 @@ pub struct PlannedMember {
     pub current_artifact_name: Option<String>,
     /// `artifact_group` that the Component provides now, for the File API.
     pub current_artifact_group: Option<String>,
+    /// Part of the deployment, from 0 on; each is committed before the next one begins. Records of earlier versions have one.
+    #[serde(default)]
+    pub leg: u32,
+    /// Why it is not updated earlier; empty if nothing holds it, or if the Manifest gives the order itself.
+    #[serde(default)]
+    pub reasons: Vec<String>,
+    /// What becomes of the System if something fails in this step, as on the bus; empty if nobody has looked.
+    #[serde(default)]
+    pub way_back: String,
 }
 
 /// A Component that has already what the Manifest names.
@@ -102,6 +111,9 @@ impl Plan {
             artifact_name: member.artifact_name.clone(),
             artifact: member.artifact.to_string(),
             size: member.size,
+            leg: member.leg + 1,
+            reasons: member.reasons.clone(),
+            way_back: member.way_back.clone(),
         });
         let unchanged = self.unchanged.iter().map(|component| PlanStep {
             order: component.order,
@@ -114,6 +126,9 @@ impl Plan {
             artifact_name: String::new(),
             artifact: String::new(),
             size: 0,
+            leg: 0,
+            reasons: Vec::new(),
+            way_back: String::new(),
         });
         let mut steps: Vec<PlanStep> = install.chain(unchanged).collect();
         steps.sort_by_key(|step| step.order);
@@ -136,6 +151,9 @@ impl Plan {
             to_version: String::new(),
             current_artifact_name: None,
             current_artifact_group: None,
+            leg: 0,
+            reasons: Vec::new(),
+            way_back: String::new(),
         };
         Self { members: (0..members).map(member).collect(), ..Self::default() }
     }

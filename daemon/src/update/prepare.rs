@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use futures_util::future::try_join_all;
 
 use super::component::ComponentKey;
+use super::composition::{Composition, Move, Part, compose};
 use super::environment::Environment;
 use super::handle::ManifestRequest;
-use super::manifest::{ComponentType, Manifest};
+use super::manifest::{ArtifactEntry, Dialect, Manifest};
 use super::plan::{Plan, PlannedMember, Unchanged};
 use super::selection::{self, ARTIFACT_GROUP, ARTIFACT_NAME, Candidate, Selection};
 use super::source::{Location, Offer};
@@ -41,9 +42,19 @@ pub async fn prepare(request: &ManifestRequest, environment: &Environment) -> Re
     }
     environment.sources.begin().await?;
     let artifacts = Artifacts::read(&manifest, &topology, request.base_directory.as_deref(), environment).await?;
-    let mut plan = select(&manifest, &topology, &survey.found, &artifacts)?;
+    // Judging all combinations may take a second; nothing else should wait for that.
+    let surveyed = survey.found;
+    let planned = tokio::task::spawn_blocking(move || {
+        let plan = select(&manifest, &topology, &surveyed, &artifacts)?;
+        Ok::<_, Error>((plan, artifacts, surveyed))
+    });
+    let (mut plan, artifacts, surveyed) =
+        planned.await.map_err(|error| Error::new(Kind::Failed, format!("Planning was lost: {error}.")))??;
     confirm(&mut plan, &artifacts, environment).await?;
-    Ok(Prepared { plan, surveyed: survey.found })
+    for member in plan.members.iter().filter(|member| member.way_back == "broken") {
+        tracing::warn!(component = %member.key, "{}", member.reasons.join("; "));
+    }
+    Ok(Prepared { plan, surveyed })
 }
 
 fn note_unused(manifest: &Manifest, topology: &Topology) {
@@ -52,7 +63,8 @@ fn note_unused(manifest: &Manifest, topology: &Topology) {
     }
 }
 
-/// The Artifacts of a Manifest, by Component type, looked for once for all Components of the type.
+/// The Artifacts of a Manifest, by Component type, looked for once for all Components of the type: what there is for the last
+/// one, then the intermediate ones, one for each.
 struct Artifacts(BTreeMap<String, Vec<Offer>>);
 
 impl Artifacts {
@@ -67,17 +79,44 @@ impl Artifacts {
             topology.components.iter().any(occurs)
         });
         let read = wanted.map(|(name, entry)| async move {
-            let offers = match locate(name, entry, base)? {
-                Place::File(path) => vec![environment.sources.at(&path, &environment.keys).await?],
-                Place::Name(artifact) => environment.sources.named(artifact, name, &environment.keys).await?,
-            };
-            Ok((name.clone(), offers))
+            let entries = std::iter::once(&entry.artifact).chain(&entry.intermediates);
+            let found = try_join_all(entries.map(|entry| offers(name, entry, base, environment))).await?;
+            if manifest.dialect == Dialect::Orchestrator {
+                let all = std::iter::once(&entry.artifact).chain(&entry.intermediates);
+                only_one_each(all.zip(&found))?;
+            }
+            Ok((name.clone(), found.into_iter().flatten().collect()))
         });
         try_join_all(read).await.map(|found| Self(found.into_iter().collect()))
     }
 }
 
-/// How the Artifact of a Component type is named.
+/// What there is for an entry of a Component type.
+async fn offers(
+    name: &str,
+    entry: &ArtifactEntry,
+    base: Option<&Path>,
+    environment: &Environment,
+) -> Result<Vec<Offer>, Error> {
+    match locate(entry, base)? {
+        Place::File(path) => Ok(vec![environment.sources.at(&path, &environment.keys).await?]),
+        Place::Name(artifact) => environment.sources.named(artifact, name, &environment.keys).await,
+    }
+}
+
+/// Constraints judge one version for each entry; with several Artifacts of a Release it would be open which one is meant.
+fn only_one_each<'a>(mut found: impl Iterator<Item = (&'a ArtifactEntry, &'a Vec<Offer>)>) -> Result<(), Error> {
+    found.find(|(_, offers)| offers.len() > 1).map_or(Ok(()), |(entry, offers)| {
+        let text = format!(
+            "{}: there are {} Artifacts of this name; a Manifest with constraints needs names that only one has.",
+            entry.key,
+            offers.len()
+        );
+        Err(Error::new(Kind::NoSuitableArtifact, text))
+    })
+}
+
+/// How the Artifact of an entry is named.
 enum Place<'m> {
     File(PathBuf),
     Name(&'m str),
@@ -85,18 +124,19 @@ enum Place<'m> {
 
 /// The file of the Artifact, or if there is none, its name. The file must be there now: nothing may be touched before that
 /// is certain.
-fn locate<'m>(name: &str, entry: &'m ComponentType, base: Option<&Path>) -> Result<Place<'m>, Error> {
+fn locate<'m>(entry: &'m ArtifactEntry, base: Option<&Path>) -> Result<Place<'m>, Error> {
     let refuse = |text: String| Err(Error::new(Kind::NoSuitableArtifact, text));
     let by_name = entry.artifact_name.as_deref().map(Place::Name);
     let path = match (&entry.artifact_path, by_name, base) {
         (None, Some(by_name), _) => return Ok(by_name),
         // The Manifest is refused without either.
-        (None, None, _) => return refuse(format!("The Manifest names no Artifact for \"{name}\".")),
+        (None, None, _) => return refuse(format!("{}: the Manifest names no Artifact.", entry.key)),
         (Some(path), _, _) if path.is_absolute() => path.clone(),
         (Some(path), _, Some(base)) => base.join(path),
         (Some(path), _, None) => {
             return refuse(format!(
-                "component_types.{name}.artifact_path: \"{}\" is relative, and no base-directory was given.",
+                "{}.artifact_path: \"{}\" is relative, and no base-directory was given.",
+                entry.key,
                 path.display()
             ));
         }
@@ -109,7 +149,7 @@ fn locate<'m>(name: &str, entry: &'m ComponentType, base: Option<&Path>) -> Resu
             tracing::info!("There is no file \"{}\"; looking for \"{artifact}\".", path.display());
             Ok(Place::Name(artifact))
         }
-        None => refuse(format!("component_types.{name}.artifact_path: there is no file \"{}\".", path.display())),
+        None => refuse(format!("{}.artifact_path: there is no file \"{}\".", entry.key, path.display())),
     }
 }
 
@@ -133,12 +173,21 @@ async fn confirm(plan: &mut Plan, artifacts: &Artifacts, environment: &Environme
     Ok(())
 }
 
+/// The order of the Manifest, or the one that its constraints leave.
 fn select(
     manifest: &Manifest,
     topology: &Topology,
     surveyed: &[Surveyed],
     artifacts: &Artifacts,
 ) -> Result<Plan, Error> {
+    for component in surveyed {
+        answers::require_version_key(&component.provides, &component.interface)
+            .map_err(|error| Error::new(Kind::InterfaceFailed, format!("Component \"{}\": {error}", component.key)))?;
+    }
+    let composition = match manifest.dialect {
+        Dialect::Mender => by_order(manifest, surveyed, artifacts)?,
+        Dialect::Orchestrator => by_constraints(manifest, surveyed, artifacts)?,
+    };
     let mut plan = Plan {
         id: super::environment::unique_tag("deployment"),
         manifest: manifest.name.clone(),
@@ -146,49 +195,93 @@ fn select(
         system_type: topology.system_type.clone(),
         ..Plan::default()
     };
+    for (component, moves) in surveyed.iter().zip(composition) {
+        let version = answers::version_key(&component.provides, &component.interface).map(|(_, version)| version);
+        if moves.is_empty() {
+            let entry = manifest.component_types.get(&component.key.component_type);
+            plan.unchanged.push(Unchanged {
+                key: component.key.clone(),
+                interface: component.interface.clone(),
+                arguments: component.arguments.clone(),
+                // Where the steps come from the constraints, who is in none of them has no number.
+                order: entry.filter(|_| manifest.dialect == Dialect::Mender).and_then(|entry| entry.order).unwrap_or(0),
+                version: version.unwrap_or_default().to_owned(),
+            });
+        }
+        for made in moves {
+            let offer = artifacts.0.get(&component.key.component_type).and_then(|all| all.get(made.artifact));
+            plan.members.extend(offer.map(|offer| member(component, offer, made)));
+        }
+    }
+    plan.members.sort_by_key(|member| member.order);
+    plan.unchanged.sort_by_key(|component| component.order);
+    Ok(plan)
+}
+
+fn member(component: &Surveyed, offer: &Offer, made: Move) -> PlannedMember {
+    PlannedMember {
+        key: component.key.clone(),
+        interface: component.interface.clone(),
+        program: component.program.clone(),
+        arguments: component.arguments.clone(),
+        order: made.step,
+        artifact: offer.location.clone(),
+        artifact_digest: offer.digest.clone().unwrap_or_default(),
+        artifact_name: offer.candidate.artifact_name.clone(),
+        size: offer.candidate.size,
+        from_version: made.from_version,
+        to_version: made.to_version,
+        current_artifact_name: made.before.get(ARTIFACT_NAME).cloned(),
+        current_artifact_group: made.before.get(ARTIFACT_GROUP).cloned(),
+        leg: made.leg,
+        reasons: made.reasons,
+        way_back: made.way_back.to_owned(),
+    }
+}
+
+/// Who is updated when, by the numbers of the Manifest.
+fn by_order(manifest: &Manifest, surveyed: &[Surveyed], artifacts: &Artifacts) -> Result<Composition, Error> {
+    let mut composition = Composition::new();
     for component in surveyed {
         let name = &component.key.component_type;
         let (Some(entry), Some(offers)) = (manifest.component_types.get(name), artifacts.0.get(name)) else {
             // `check_system` has made sure that there is one.
             return Err(Error::new(Kind::InvalidManifest, format!("The Manifest has no entry for \"{name}\".")));
         };
-        answers::require_version_key(&component.provides, &component.interface)
-            .map_err(|error| Error::new(Kind::InterfaceFailed, format!("Component \"{}\": {error}", component.key)))?;
         let candidates: Vec<Candidate> = offers.iter().map(|offer| offer.candidate.clone()).collect();
         let version = |provides: &BTreeMap<String, String>| {
             answers::version_key(provides, &component.interface).map(|(_, value)| value.to_owned()).unwrap_or_default()
         };
-        match selection::select(&component.key, &component.interface, &component.provides, &candidates)? {
-            Selection::Unchanged { .. } => plan.unchanged.push(Unchanged {
-                key: component.key.clone(),
-                interface: component.interface.clone(),
-                arguments: component.arguments.clone(),
-                order: entry.order,
-                version: version(&component.provides),
-            }),
-            Selection::Install(index) => {
-                let Offer { location, candidate, digest } = &offers[index];
-                plan.members.push(PlannedMember {
-                    key: component.key.clone(),
-                    interface: component.interface.clone(),
-                    program: component.program.clone(),
-                    arguments: component.arguments.clone(),
-                    order: entry.order,
-                    artifact: location.clone(),
-                    artifact_digest: digest.clone().unwrap_or_default(),
-                    artifact_name: candidate.artifact_name.clone(),
-                    size: candidate.size,
+        composition.push(
+            match selection::select(&component.key, &component.interface, &component.provides, &candidates)? {
+                Selection::Unchanged { .. } => Vec::new(),
+                Selection::Install(index) => vec![Move {
+                    artifact: index,
+                    step: entry.order.unwrap_or_default(),
+                    leg: 0,
+                    before: component.provides.clone(),
                     from_version: version(&component.provides),
-                    to_version: version(&selection::provides_after(&component.provides, candidate)),
-                    current_artifact_name: component.provides.get(ARTIFACT_NAME).cloned(),
-                    current_artifact_group: component.provides.get(ARTIFACT_GROUP).cloned(),
-                });
-            }
-        }
+                    to_version: version(&selection::provides_after(&component.provides, &candidates[index])),
+                    reasons: Vec::new(),
+                    way_back: "",
+                }],
+            },
+        );
     }
-    plan.members.sort_by_key(|member| member.order);
-    plan.unchanged.sort_by_key(|component| component.order);
-    Ok(plan)
+    Ok(composition)
+}
+
+/// Who is updated when, by the constraints of the Manifest.
+fn by_constraints(manifest: &Manifest, surveyed: &[Surveyed], artifacts: &Artifacts) -> Result<Composition, Error> {
+    let parts: Vec<Part<'_>> = surveyed
+        .iter()
+        .map(|component| Part { key: &component.key, interface: &component.interface, provides: &component.provides })
+        .collect();
+    let candidates = artifacts
+        .0
+        .iter()
+        .map(|(name, all)| (name.clone(), all.iter().map(|offer| offer.candidate.clone()).collect::<Vec<_>>()));
+    compose(manifest, &parts, &candidates.collect())
 }
 
 /// Whether two Components have one name; then nobody could tell which of them an error is about.

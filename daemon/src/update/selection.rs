@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::answers::{MENDER_VERSION_KEY, version_key};
+use super::artifact::Header;
 use super::component::ComponentKey;
 use crate::core::document::excerpt;
 use crate::core::error::{Error, Kind};
@@ -42,6 +43,23 @@ pub struct Candidate {
     pub clears_provides: Option<Vec<String>>,
     /// Type of its payload.
     pub payload_type: String,
+}
+
+impl Candidate {
+    /// The Artifact at this place, with this header and size.
+    pub fn of(place: &str, header: &Header, size: u64) -> Self {
+        Self {
+            size,
+            source: place.to_owned(),
+            device_types: header.device_types.clone(),
+            artifact_name: header.artifact_name.clone(),
+            artifact_group: header.artifact_group.clone(),
+            provides: header.provides.clone(),
+            depends: header.depends.clone(),
+            clears_provides: header.clears_provides.clone(),
+            payload_type: header.payload_type.clone(),
+        }
+    }
 }
 
 /// What is to happen to a Component.

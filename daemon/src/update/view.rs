@@ -98,7 +98,8 @@ impl View {
         self.change(|status| {
             status.manifest.clone_from(&plan.manifest);
             status.system_type.clone_from(&plan.system_type);
-            for member in &plan.members {
+            // A Component that is updated twice has the version from before the first time.
+            for member in plan.members.iter().rev() {
                 let component = entry(&mut status.components, &member.key);
                 component.interface.clone_from(&member.interface);
                 component.arguments.clone_from(&member.arguments);

@@ -70,6 +70,27 @@ impl<'t> Field<'t> {
         self.source.error(self.key_place, self.path.clone(), Problem::Invalid(rest.into()))
     }
 
+    /// Its key, such as `component_types.rtos`.
+    pub(crate) fn key(&self) -> &str {
+        &self.path
+    }
+
+    /// The value once more, for an error that is found after it was read.
+    pub(crate) fn place(&self) -> Self {
+        Self { source: self.source, path: self.path.clone(), key_place: self.key_place, node: self.node }
+    }
+
+    /// Where it stands, as messages name it: `origin:line:column`, the place of its key.
+    pub(crate) fn position(&self) -> String {
+        let Place { line, column } = self.key_place;
+        format!("{}:{line}:{column}", self.source.origin)
+    }
+
+    /// Whether the value is a list; for values that may be one or many.
+    pub(crate) fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     /// Adds a remark on this value, with the place of its key.
     pub(crate) fn remark(&self, warnings: &mut Warnings, rest: &str) {
         let place = self.key_place;
@@ -229,6 +250,12 @@ impl<'t> Section<'t> {
         for (entry, _) in self.entries.iter().zip(&self.asked).filter(|(_, asked)| !**asked) {
             self.entry(entry).remark(warnings, "is not a known key and is ignored.");
         }
+    }
+
+    /// Refuses the first key that nobody asked for, for documents in which a slip of the pen must not go unnoticed.
+    pub(crate) fn refuse_unknown_keys(&self) -> Result<(), DocumentError> {
+        let mut unknown = self.entries.iter().zip(&self.asked).filter(|(_, asked)| !**asked);
+        unknown.next().map_or(Ok(()), |(entry, _)| Err(self.entry(entry).invalid_key("is not a known key.")))
     }
 
     fn entry(&self, entry: &'t Entry) -> Field<'t> {

@@ -10,7 +10,7 @@ impl Deployment {
     pub(super) fn ask_rollback(&mut self, effects: &mut Vec<Effect>) {
         let unasked = |index: &usize| {
             let member = &self.members[*index];
-            member.installed && member.supports_rollback.is_none()
+            member.leg == self.head.leg && member.installed && member.supports_rollback.is_none()
         };
         let chosen: Vec<usize> = (0..self.members.len()).filter(unasked).collect();
         self.head.phase = Phase::AskRollback;
@@ -20,7 +20,7 @@ impl Deployment {
     }
 
     pub(super) fn rollback_answered(&mut self, effects: &mut Vec<Effect>) {
-        let stays = self.members.iter().filter(|member| member.installed && member.supports_rollback == Some(false));
+        let stays = self.of_leg().filter(|member| member.installed && member.supports_rollback == Some(false));
         let stays = stays.count();
         if self.head.cancelled_after.is_some() {
             return self.cancel_answered(stays == 0, effects);
@@ -34,7 +34,7 @@ impl Deployment {
             self.become_inconsistent(error);
         }
         self.head.taken_back = None;
-        match self.members.iter().filter(|member| member.installed).map(|member| member.order).max() {
+        match self.of_leg().filter(|member| member.installed).map(|member| member.order).max() {
             Some(order) => self.rollback(order, effects),
             None => self.enter(Phase::BeforeCleanup, effects),
         }
@@ -101,7 +101,7 @@ impl Deployment {
             Activity::RollbackReboot => self.host_rollback_reboot(order, effects),
             Activity::VerifyRollbackReboot => self.rollback_verified(order, effects),
             Activity::Failure => {
-                let below = self.members.iter().filter(|member| member.installed && member.order < order);
+                let below = self.of_leg().filter(|member| member.installed && member.order < order);
                 match below.map(|member| member.order).max() {
                     Some(order) => self.rollback(order, effects),
                     None => self.enter(Phase::BeforeCleanup, effects),

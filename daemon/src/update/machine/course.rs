@@ -282,7 +282,8 @@ impl Deployment {
             Phase::Start if self.head.failed => self.enter(Phase::BeforeRollback, effects),
             Phase::Start => self.download_from(0, effects),
             Phase::BeforeCommit => {
-                if !self.stops(StopPoint::ArtifactCommit, effects) {
+                // What has to be committed for the next part to begin is no place to wait for anybody's consent.
+                if !self.is_last_leg() || !self.stops(StopPoint::ArtifactCommit, effects) {
                     self.commit_from(0, effects);
                 }
             }
@@ -294,7 +295,8 @@ impl Deployment {
                 }
             }
             Phase::BeforeCleanup => {
-                if !self.stops(StopPoint::Cleanup, effects) {
+                let passes = !self.head.failed && !self.is_last_leg();
+                if passes || !self.stops(StopPoint::Cleanup, effects) {
                     self.clean_up_from(0, effects);
                 }
             }
@@ -328,14 +330,15 @@ impl Deployment {
 
     /// The lowest order group from `order` on that has such members, with these.
     pub(super) fn next_group(&self, order: u32, takes_part: impl Fn(&Member) -> bool) -> Option<(u32, Vec<usize>)> {
-        let found = self.members.iter().filter(|member| member.order >= order && takes_part(member));
+        let found = self.of_leg().filter(|member| member.order >= order && takes_part(member));
         let order = found.map(|member| member.order).min()?;
         Some((order, self.chosen(order, takes_part)))
     }
 
     /// The members of an order group to which this applies.
     pub(super) fn chosen(&self, order: u32, takes_part: impl Fn(&Member) -> bool) -> Vec<usize> {
-        let of_group = |member: &Member| member.order == order && takes_part(member);
+        let leg = self.head.leg;
+        let of_group = |member: &Member| member.leg == leg && member.order == order && takes_part(member);
         (0..self.members.len()).filter(|&index| of_group(&self.members[index])).collect()
     }
 
@@ -346,11 +349,21 @@ impl Deployment {
         self.head.untold.get_or_insert(error);
     }
 
+    /// Every part is committed and cleaned up, or this one has failed.
     fn finish(&mut self, effects: &mut Vec<Effect>) {
+        if !self.head.failed && !self.is_last_leg() {
+            self.head.leg += 1;
+            return self.download_from(0, effects);
+        }
         self.head.phase = Phase::Done;
+        // An earlier part stands, or this one does and its successor was not wanted any more.
+        let stands_half_way = self.head.failed
+            && !self.head.inconsistent
+            && (self.head.leg > 0 || self.of_leg().any(|member| member.committed && !member.rolled_back));
         let result = match () {
             () if self.head.inconsistent => JobResult::Inconsistent,
             () if self.head.cancelled && self.head.failed => JobResult::Cancelled,
+            () if stands_half_way => JobResult::Failed,
             () if self.head.failed && (!self.is_untouched() || self.head.cause.is_none()) => JobResult::RolledBack,
             () if self.head.failed || self.head.untold.is_some() => JobResult::Failed,
             () => JobResult::Done,
@@ -360,6 +373,16 @@ impl Deployment {
             error = error
                 .or_else(|| self.head.cause.clone())
                 .map(|cause| Error::new(Kind::Inconsistent, format!("The System is inconsistent. {}", cause.message)));
+        }
+        if stands_half_way {
+            let cause = error.or_else(|| self.head.cause.clone());
+            let cause = cause.unwrap_or_else(|| Error::new(Kind::Failed, "It was not wanted any more."));
+            let text = format!(
+                "The System stands where the last commit of the deployment left it, which is acceptable, but is not what the \
+                 Manifest leads to: {}",
+                cause.message
+            );
+            error = Some(Error::new(cause.kind, text));
         }
         if !self.head.failed {
             error = error.map(|error| {

@@ -13,6 +13,8 @@ mod course;
 mod crash_tests;
 mod forward;
 #[cfg(test)]
+mod leg_tests;
+#[cfg(test)]
 mod property_tests;
 #[cfg(test)]
 mod tests;
@@ -137,6 +139,10 @@ pub enum CallState {
 pub struct Member {
     /// Order group.
     pub order: u32,
+    /// Part of the deployment that it belongs to, from 0 on; a part is committed and cleaned up before the next one begins.
+    /// Records of earlier versions have one part only.
+    #[serde(default)]
+    pub leg: u32,
     /// The call of the current step, if it takes part in it.
     pub call: Option<CallState>,
     /// `Download` has started.
@@ -174,6 +180,7 @@ impl Member {
     pub fn new(order: u32) -> Self {
         Self {
             order,
+            leg: 0,
             call: None,
             downloaded: false,
             installed: false,
@@ -232,6 +239,9 @@ pub enum Rest {
 pub struct Head {
     /// Where it is.
     pub phase: Phase,
+    /// The part of the deployment that is being worked on.
+    #[serde(default)]
+    pub leg: u32,
     /// What the last caller wanted.
     pub options: RunOptions,
     /// Why it rests, if it does.
@@ -343,6 +353,7 @@ impl Deployment {
         Self {
             head: Head {
                 phase: Phase::Start,
+                leg: 0,
                 options,
                 rest: None,
                 failed: false,
@@ -364,6 +375,23 @@ impl Deployment {
         }
     }
 
+    /// A deployment of these Components, given by their order groups and parts. The order groups ascend from part to part.
+    pub fn in_legs(places: impl IntoIterator<Item = (u32, u32)>, options: RunOptions) -> Self {
+        let mut deployment = Self::new([], options);
+        deployment.members = places.into_iter().map(|(order, leg)| Member { leg, ..Member::new(order) }).collect();
+        deployment
+    }
+
+    /// No other part follows.
+    fn is_last_leg(&self) -> bool {
+        self.members.iter().all(|member| member.leg <= self.head.leg)
+    }
+
+    /// The members of the part that is being worked on.
+    fn of_leg(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.leg == self.head.leg)
+    }
+
     /// A deployment that failed before it touched anything, kept so that the calls that follow find something to end.
     pub fn failed_early(options: RunOptions, error: Error) -> Self {
         let mut deployment = Self::new([], options);
@@ -374,9 +402,9 @@ impl Deployment {
         deployment
     }
 
-    /// No `ArtifactInstall` has started, so there is nothing to roll back.
+    /// No `ArtifactInstall` of this part has started, so there is nothing to roll back.
     pub fn is_untouched(&self) -> bool {
-        self.members.iter().all(|member| !member.installed)
+        self.of_leg().all(|member| !member.installed)
     }
 
     /// The activities that run now: started, and not reported as ended.
@@ -390,14 +418,14 @@ impl Deployment {
         self.members.iter().enumerate().filter(|(_, member)| runs(member)).map(|(index, _)| (index, activity)).collect()
     }
 
-    /// All Components are committed, and nothing went wrong since.
+    /// All Components of this part are committed, and nothing went wrong since.
     pub fn is_committed(&self) -> bool {
         !self.head.failed && matches!(self.head.phase, Phase::BeforeCleanup | Phase::Group(Activity::Cleanup, _))
     }
 
     /// `Cleanup` has begun; the deployment will end as it stands now.
     pub fn is_cleaning_up(&self) -> bool {
-        matches!(self.head.phase, Phase::Group(Activity::Cleanup, _) | Phase::Done)
+        self.is_last_leg() && matches!(self.head.phase, Phase::Group(Activity::Cleanup, _) | Phase::Done)
     }
 
     /// A daemon that finds this state after a crash rolls back.

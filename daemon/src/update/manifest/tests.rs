@@ -41,12 +41,20 @@ fn a_manifest_is_read() {
     let manifest = parse(GOOD).unwrap();
     assert_eq!(manifest.name, "system-core-v1");
     assert_eq!(manifest.system_types_compatible, ["system-core", "7"]);
-    let gateway = ComponentType { artifact_name: Some("gateway-v1".to_owned()), artifact_path: None, order: 10 };
-    let rtos = ComponentType {
-        artifact_name: Some("1.10".to_owned()),
-        artifact_path: Some(PathBuf::from("artifacts/rtos-v1.mender")),
-        order: 100,
+    let component_type = |key: &str, position: &str, name: &str, path: Option<&str>, order| ComponentType {
+        artifact: ArtifactEntry {
+            artifact_name: Some(name.to_owned()),
+            artifact_path: path.map(PathBuf::from),
+            key: key.to_owned(),
+            position: position.to_owned(),
+            ..ArtifactEntry::default()
+        },
+        order: Some(order),
+        ..ComponentType::default()
     };
+    let gateway = component_type("component_types.gateway", "manifest:6:3", "gateway-v1", None, 10);
+    let path = Some("artifacts/rtos-v1.mender");
+    let rtos = component_type("component_types.rtos", "manifest:10:3", "1.10", path, 100);
     assert_eq!(manifest.component_types, BTreeMap::from([("gateway".to_owned(), gateway), ("rtos".to_owned(), rtos)]));
     assert_eq!(manifest.warnings, [""; 0]);
 }
@@ -255,8 +263,9 @@ proptest! {
         if let Ok(manifest) = parse(&text) {
             prop_assert!(!manifest.component_types.is_empty());
             for component_type in manifest.component_types.values() {
-                prop_assert!((1..=100).contains(&component_type.order));
-                prop_assert!(component_type.artifact_name.is_some() || component_type.artifact_path.is_some());
+                prop_assert!(component_type.order.is_some_and(|order| (1..=100).contains(&order)));
+                let artifact = &component_type.artifact;
+                prop_assert!(artifact.artifact_name.is_some() || artifact.artifact_path.is_some());
             }
         }
     }

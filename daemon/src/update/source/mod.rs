@@ -49,17 +49,7 @@ pub struct Offer {
 
 impl Offer {
     fn of_header(location: Location, header: &Header, size: u64) -> Self {
-        let candidate = Candidate {
-            size,
-            source: location.to_string(),
-            device_types: header.device_types.clone(),
-            artifact_name: header.artifact_name.clone(),
-            artifact_group: header.artifact_group.clone(),
-            provides: header.provides.clone(),
-            depends: header.depends.clone(),
-            clears_provides: header.clears_provides.clone(),
-            payload_type: header.payload_type.clone(),
-        };
+        let candidate = Candidate::of(&location.to_string(), header, size);
         Self { location, candidate, digest: Some(artifact_digest(header)) }
     }
 }
