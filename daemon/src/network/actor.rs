@@ -1,0 +1,127 @@
+//! Keeps what is known about the network in step with the kernel. Nothing is polled: without a change in the kernel or
+//! a request, the actor sleeps.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::handle::{NetworkHandle, NetworkStatus, Request};
+use super::kernel::{Kernel, KernelError, KernelEvent, Opened, Port};
+use super::link::{Mirror, Unknown};
+use crate::core::error::{Error, Kind};
+
+/// Requests that may wait.
+const MAILBOX: usize = 16;
+
+impl From<KernelError> for Error {
+    fn from(error: KernelError) -> Self {
+        Self::new(Kind::Failed, error.to_string())
+    }
+}
+
+/// The network domain at work.
+pub struct Actor {
+    kernel: Arc<dyn Kernel>,
+    requests: mpsc::Receiver<Request>,
+    status: watch::Sender<NetworkStatus>,
+    mirror: Mirror,
+    stop: CancellationToken,
+}
+
+impl Actor {
+    /// An actor that has not begun, and the door to it.
+    pub fn new(kernel: Arc<dyn Kernel>, stop: CancellationToken) -> (Self, NetworkHandle) {
+        let (sender, requests) = mpsc::channel(MAILBOX);
+        let (status, statuses) = watch::channel(NetworkStatus::default());
+        let actor = Self { kernel, requests, status, mirror: Mirror::default(), stop };
+        (actor, NetworkHandle::new(sender, statuses))
+    }
+
+    /// Works until it is told to stop. A kernel that cannot be asked leaves the status empty, and the log says why.
+    pub async fn run(mut self) {
+        let (port, mut events) = match self.kernel.open() {
+            Ok(Opened { port, events }) => (Some(port), events),
+            Err(error) => {
+                tracing::error!("The network is not watched. {error}");
+                (None, futures_util::stream::pending().boxed())
+            }
+        };
+        if let Some(port) = &port {
+            self.learn(port.as_ref(), Unknown::All).await;
+            self.publish();
+        }
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(event) = events.next() => {
+                    let Some(port) = &port else { continue };
+                    self.follow(port.as_ref(), event, &mut events).await;
+                }
+                Some(request) = self.requests.recv() => self.answer(port.as_deref(), request).await,
+            }
+        }
+    }
+
+    /// Takes in an event and those that came with it, so that changes of one moment are shown together.
+    async fn follow(&mut self, port: &dyn Port, first: KernelEvent, events: &mut BoxStream<'static, KernelEvent>) {
+        let mut unknown = self.mirror.apply(first);
+        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
+            let more = self.mirror.apply(event);
+            if unknown != Unknown::All && more != Unknown::Nothing {
+                unknown = more;
+            }
+        }
+        self.learn(port, unknown).await;
+        self.publish();
+    }
+
+    async fn learn(&mut self, port: &dyn Port, unknown: Unknown) {
+        let learned = match unknown {
+            Unknown::Nothing => Ok(()),
+            Unknown::Routes => port.default_routes().await.map(|routes| self.mirror.replace_routes(routes)),
+            Unknown::All => port.snapshot().await.map(|snapshot| self.mirror.replace(snapshot)),
+        };
+        if let Err(error) = learned {
+            tracing::error!("What is known of the network may be out of date. {error}");
+        }
+    }
+
+    fn publish(&self) {
+        let (links, default_link, online) = (self.mirror.links(), self.mirror.default_link(), self.mirror.online());
+        self.status.send_if_modified(|status| {
+            let same_links = status.links.len() == links.len()
+                && status.links.iter().zip(links).all(|((one, before), (other, now))| {
+                    one == other && Arc::ptr_eq(before, now)
+                });
+            if same_links && status.default_link == default_link && status.online == online {
+                return false;
+            }
+            *status = NetworkStatus { links: links.clone(), default_link, online };
+            true
+        });
+    }
+
+    async fn answer(&mut self, port: Option<&dyn Port>, request: Request) {
+        // A caller who has gone away needs no answer.
+        match request {
+            Request::Ping(reply) => drop(reply.send(())),
+            Request::Statistics(link, reply) => {
+                let answer = match port {
+                    Some(port) => port.statistics(link).await.map_err(Error::from),
+                    None => Err(Error::new(Kind::NotSupported, "The network is not watched; the log says why.")),
+                };
+                drop(reply.send(answer));
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Actor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Actor").field("kernel", &self.kernel).finish_non_exhaustive()
+    }
+}
