@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::BoxStream;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -69,11 +69,14 @@ impl Actor {
     /// Takes in an event and those that came with it, so that changes of one moment are shown together.
     async fn follow(&mut self, port: &dyn Port, first: KernelEvent, events: &mut BoxStream<'static, KernelEvent>) {
         let mut unknown = self.mirror.apply(first);
-        while let Some(Some(event)) = futures_util::FutureExt::now_or_never(events.next()) {
+        while let Some(Some(event)) = events.next().now_or_never() {
             let more = self.mirror.apply(event);
             if unknown != Unknown::All && more != Unknown::Nothing {
                 unknown = more;
             }
+        }
+        if unknown == Unknown::All {
+            flush(port, events).await;
         }
         self.learn(port, unknown).await;
         self.publish();
@@ -116,6 +119,21 @@ impl Actor {
                 };
                 drop(reply.send(answer));
             }
+        }
+    }
+}
+
+/// Reads and forgets what was reported before the loss: the kernel tells of the loss first and hands out afterwards what
+/// was in the socket, and nothing old may be applied to a newer answer. An answer comes behind all of it.
+async fn flush(port: &dyn Port, events: &mut BoxStream<'static, KernelEvent>) {
+    let mut lost = true;
+    while lost {
+        if let Err(error) = port.snapshot().await {
+            tracing::debug!("While the reports are flushed: {error}");
+        }
+        lost = false;
+        while let Some(Some(event)) = events.next().now_or_never() {
+            lost |= event == KernelEvent::Lost;
         }
     }
 }
