@@ -161,6 +161,7 @@ impl Settings {
             server_certificate: options.path("ServerCertificate")?,
             runner: options.word("Runner", &RUNNERS)?,
             reboot_command: options.reboot_command()?,
+            host_history: options.get("HostHistory").map_or(Ok(false), |value| value.boolean())?,
             data_dir,
             datastore_dir,
             conf_dir,

@@ -29,7 +29,7 @@ use zbus::{DBusError, OwnedObjectPath, OwnedVariant, Variant};
 
 /// Bus name of the daemon.
 pub const BUS_NAME: &str = "org.orchestratord1";
-/// Path of the object that stands for the System; it carries Manager, Update, Network and `ObjectManager`.
+/// Path of the object that stands for the System; it carries Manager, Update, Network, Host and `ObjectManager`.
 pub const ROOT_PATH: &str = "/org/orchestratord1";
 /// Below this path, `/<type>/<id>` (both escaped) is a Component.
 pub const COMPONENT_PREFIX: &str = "/org/orchestratord1/component";
@@ -243,6 +243,56 @@ pub trait Network {
     /// Whether packets to the world have a way to leave.
     #[zbus(property)]
     fn online(&self) -> zbus::Result<bool>;
+}
+
+/// How the host is.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Host",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Host {
+    /// What was recorded of a metric since then (seconds since 1970); empty unless a history is kept.
+    fn history(&self, metric: &str, since: u64) -> zbus::Result<Vec<(u64, f64)>>;
+
+    /// All figures as `OpenMetrics` text.
+    fn metrics(&self) -> zbus::Result<String>;
+
+    /// Share of all processors that was busy since the reading before.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn cpu_usage(&self) -> zbus::Result<f64>;
+
+    /// Bytes of memory in use.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn memory_used(&self) -> zbus::Result<u64>;
+
+    /// Bytes of memory.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory_total(&self) -> zbus::Result<u64>;
+
+    /// Bytes used on writable disks.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn disk_used(&self) -> zbus::Result<u64>;
+
+    /// Bytes of writable disks.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn disk_total(&self) -> zbus::Result<u64>;
+
+    /// Seconds since the host started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn uptime(&self) -> zbus::Result<u64>;
+
+    /// Load averages over 1, 5 and 15 minutes.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_average(&self) -> zbus::Result<(f64, f64, f64)>;
+
+    /// Temperatures in degrees Celsius.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn temperatures(&self) -> zbus::Result<HashMap<String, f64>>;
+
+    /// Pressure stall information.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn pressure(&self) -> zbus::Result<HashMap<String, f64>>;
 }
 
 /// A network link of the host.

@@ -9,10 +9,11 @@ use orchestrator_tests::repository;
 use orchestrator_tests::scripted::{Daemon, component, link, system};
 use zbus::fdo::IntrospectableProxy;
 
-const INTERFACES: [(&str, &str); 6] = [
+const INTERFACES: [(&str, &str); 7] = [
     ("org.orchestratord1.Manager", "/org/orchestratord1"),
     ("org.orchestratord1.Update", "/org/orchestratord1"),
     ("org.orchestratord1.Network", "/org/orchestratord1"),
+    ("org.orchestratord1.Host", "/org/orchestratord1"),
     ("org.orchestratord1.Link", "/org/orchestratord1/link/2"),
     ("org.orchestratord1.Component", "/org/orchestratord1/component/gateway/_31"),
     ("org.orchestratord1.Job", "/org/orchestratord1/job/1"),

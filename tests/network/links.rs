@@ -162,13 +162,11 @@ async fn after_an_overrun_everything_is_right_again() {
     std::io::Write::write_all(&mut ip.stdin.take().unwrap(), batch.as_bytes()).unwrap();
     assert!(ip.wait().unwrap().success());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).unwrap();
-    let expected: BTreeSet<String> =
-        (0..20).map(|number| format!("extra{number}")).chain(["lo".to_owned()]).collect();
+    let expected: BTreeSet<String> = (0..20).map(|number| format!("extra{number}")).chain(["lo".to_owned()]).collect();
     until("the links are those of the kernel", async || {
         let objects = host.objects().await;
         let links = objects.values().filter_map(|interfaces| interfaces.get("org.orchestratord1.Link"));
-        let names: BTreeSet<String> =
-            links.map(|link| <&str>::try_from(&link["Name"]).unwrap().to_owned()).collect();
+        let names: BTreeSet<String> = links.map(|link| <&str>::try_from(&link["Name"]).unwrap().to_owned()).collect();
         (names == expected).then_some(())
     })
     .await;

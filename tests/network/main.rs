@@ -2,5 +2,7 @@
 //! touched.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code; a panic is how a test fails")]
 
+mod command_line;
+mod host;
 mod links;
 mod rig;

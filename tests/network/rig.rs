@@ -179,11 +179,7 @@ impl Host {
 
     /// The network as a whole.
     pub async fn network(&self) -> NetworkProxy<'static> {
-        NetworkProxy::builder(&self.client)
-            .cache_properties(CacheProperties::No)
-            .build()
-            .await
-            .unwrap()
+        NetworkProxy::builder(&self.client).cache_properties(CacheProperties::No).build().await.unwrap()
     }
 
     /// The link with this name, once it is on the bus.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use orchestratord::bus::{Bus as Face, Phase};
 use orchestratord::core::job::{JobReporter, JobResult, Jobs};
 use orchestratord::network::handle::{NetworkHandle, NetworkStatus, Request as NetworkRequest};
+use orchestratord::network::host::Host;
 use orchestratord::network::kernel::OperState;
 use orchestratord::network::link::LinkStatus;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
@@ -84,7 +85,7 @@ impl Network {
                 }
             }
         });
-        (Self { status }, NetworkHandle::new(sender, statuses))
+        (Self { status }, NetworkHandle::new(sender, statuses, Host::new(false)))
     }
 }
 
@@ -122,7 +123,9 @@ impl Daemon {
         let (domain, handle) = Domain::new(status);
         let (phase, phases) = watch::channel(Phase::Running);
         let (network, network_handle) = Network::start(NetworkStatus::default());
-        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases).await.expect("the face on the bus");
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases)
+            .await
+            .expect("the face on the bus");
         face.claim().await.expect("the bus name");
         Self { domain, network, face, phase }
     }

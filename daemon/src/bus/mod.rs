@@ -1,11 +1,12 @@
 //! The face on the bus: thin interfaces over the handles of the domains, and a task that publishes what changes.
 //!
-//! `/org/orchestratord1` carries Manager, Update, Network and `ObjectManager`; below it stand one object per Component,
+//! `/org/orchestratord1` carries Manager, Update, Network, Host and `ObjectManager`; below it stand one object per Component,
 //! Job and Link. Nothing here decides anything.
 
 pub mod auth;
 mod component;
 mod error;
+mod host;
 mod job;
 mod link;
 pub(crate) mod manager;

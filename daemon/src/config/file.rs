@@ -13,12 +13,13 @@ use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
 use crate::core::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "ArtifactVerifyKey",
     "ArtifactVerifyKeys",
     "ArtifactsCache.Enabled",
     "ArtifactsCache.MaxSizeBytes",
     "ArtifactsCache.Path",
+    "HostHistory",
     "HttpsClient.Certificate",
     "HttpsClient.Key",
     "HttpsClient.SSLEngine",

@@ -100,6 +100,7 @@ fn without_files_and_environment_there_are_defaults() {
             server_certificate: None,
             runner: RunnerChoice::Auto,
             reboot_command: None,
+            host_history: false,
         }
     );
     assert_eq!(settings.interfaces_dir(), host.path("usr").join("interfaces/v1"));
@@ -137,7 +138,8 @@ fn every_option_is_read() {
             "RebootCommand": ["/sbin/reboot", "-f", ""],
             "RebootTimeoutSeconds": 30,
             "MaxParallel": 4,
-            "QueryTimeoutSeconds": 5
+            "QueryTimeoutSeconds": 5,
+            "HostHistory": true
         }"#,
         "",
     );
@@ -161,6 +163,7 @@ fn every_option_is_read() {
     assert_eq!(settings.reboot_timeout, Duration::from_secs(30));
     assert_eq!(settings.max_parallel, NonZeroUsize::new(4));
     assert_eq!(settings.query_timeout, Duration::from_secs(5));
+    assert!(settings.host_history);
     let warnings: Vec<String> = warnings.iter().map(|warning| host.shortened(warning)).collect();
     let inactive = "is accepted, but has no effect in this version.";
     assert_eq!(

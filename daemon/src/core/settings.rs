@@ -121,6 +121,8 @@ pub struct Settings {
     pub runner: RunnerChoice,
     /// Program and arguments that reboot the host; none: logind is asked.
     pub reboot_command: Option<Vec<String>>,
+    /// Whether the figures of the host are recorded.
+    pub host_history: bool,
 }
 
 impl Settings {

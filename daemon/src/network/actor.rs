@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use futures_util::{FutureExt, StreamExt};
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::{NetworkHandle, NetworkStatus, Request};
+use super::host::Host;
 use super::kernel::{Kernel, KernelError, KernelEvent, Opened, Port};
 use super::link::{Mirror, Unknown};
 use crate::core::error::{Error, Kind};
@@ -28,16 +29,17 @@ pub struct Actor {
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<NetworkStatus>,
     mirror: Mirror,
+    host: Host,
     stop: CancellationToken,
 }
 
 impl Actor {
     /// An actor that has not begun, and the door to it.
-    pub fn new(kernel: Arc<dyn Kernel>, stop: CancellationToken) -> (Self, NetworkHandle) {
+    pub fn new(kernel: Arc<dyn Kernel>, host: Host, stop: CancellationToken) -> (Self, NetworkHandle) {
         let (sender, requests) = mpsc::channel(MAILBOX);
         let (status, statuses) = watch::channel(NetworkStatus::default());
-        let actor = Self { kernel, requests, status, mirror: Mirror::default(), stop };
-        (actor, NetworkHandle::new(sender, statuses))
+        let actor = Self { kernel, requests, status, mirror: Mirror::default(), host: host.clone(), stop };
+        (actor, NetworkHandle::new(sender, statuses, host))
     }
 
     /// Works until it is told to stop. A kernel that cannot be asked leaves the status empty, and the log says why.
@@ -54,8 +56,11 @@ impl Actor {
             self.publish();
         }
         let stop = self.stop.clone();
+        let recording = self.host.clone().record(stop.clone());
+        tokio::pin!(recording);
         loop {
             tokio::select! {
+                () = &mut recording => return,
                 () = stop.cancelled() => return,
                 Some(event) = events.next() => {
                     let Some(port) = &port else { continue };
@@ -97,9 +102,11 @@ impl Actor {
         let (links, default_link, online) = (self.mirror.links(), self.mirror.default_link(), self.mirror.online());
         self.status.send_if_modified(|status| {
             let same_links = status.links.len() == links.len()
-                && status.links.iter().zip(links).all(|((one, before), (other, now))| {
-                    one == other && Arc::ptr_eq(before, now)
-                });
+                && status
+                    .links
+                    .iter()
+                    .zip(links)
+                    .all(|((one, before), (other, now))| one == other && Arc::ptr_eq(before, now));
             if same_links && status.default_link == default_link && status.online == online {
                 return false;
             }

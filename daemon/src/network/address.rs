@@ -75,7 +75,8 @@ mod tests {
     fn mac_addresses_are_read_as_they_are_written() {
         let mac: Mac = "02:aB:00:00:00:7f".parse().unwrap();
         assert_eq!(mac.to_string(), "02:ab:00:00:00:7f");
-        for text in ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:0", "02-00-00-00-00-00", "+2:00:00:00:00:00"]
+        for text in
+            ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:0", "02-00-00-00-00-00", "+2:00:00:00:00:00"]
         {
             assert_eq!(text.parse::<Mac>(), Err(NoMac), "{text}");
         }

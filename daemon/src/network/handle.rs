@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::host::Host;
 use super::kernel::Statistics;
 use super::link::LinkStatus;
 use crate::core::error::{Error, Kind};
@@ -34,17 +35,23 @@ pub enum Request {
 pub struct NetworkHandle {
     requests: mpsc::Sender<Request>,
     status: watch::Receiver<NetworkStatus>,
+    host: Host,
 }
 
 impl NetworkHandle {
-    /// The door that leads to the actor with this mailbox.
-    pub fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<NetworkStatus>) -> Self {
-        Self { requests, status }
+    /// The door that leads to the actor with this mailbox, and to the figures of this host.
+    pub fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<NetworkStatus>, host: Host) -> Self {
+        Self { requests, status, host }
     }
 
     /// The status, to read and to wait for changes.
     pub fn status(&self) -> watch::Receiver<NetworkStatus> {
         self.status.clone()
+    }
+
+    /// How the host is.
+    pub fn host(&self) -> Host {
+        self.host.clone()
     }
 
     /// The counters of a link, as they are now.

@@ -123,7 +123,8 @@ impl Mirror {
         let mut addresses: Vec<Prefixed> =
             self.addresses.iter().filter(|address| address.link == index).map(|record| record.address).collect();
         addresses.sort();
-        let gateway = self.routes.iter().filter(|route| route.link == index).min_by_key(|route| (route.v6, route.metric));
+        let gateway =
+            self.routes.iter().filter(|route| route.link == index).min_by_key(|route| (route.v6, route.metric));
         let link = LinkStatus {
             index,
             name: record.name.clone(),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State, Stats64};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State, Stats64,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::AsyncSocket;
@@ -16,8 +18,8 @@ use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 
 use super::address::Prefixed;
 use super::kernel::{
-    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, OperState, Opened, Port, Snapshot,
-    Statistics,
+    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Opened, OperState, Port,
+    Snapshot, Statistics,
 };
 
 /// What a port listens to.
@@ -63,7 +65,8 @@ impl Port for NetlinkPort {
         async {
             let refused = |error: &_| refusal("list the links", error);
             let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(|e| refused(&e))?;
-            let addresses: Vec<_> = self.handle.address().get().execute().try_collect().await.map_err(|e| refused(&e))?;
+            let addresses: Vec<_> =
+                self.handle.address().get().execute().try_collect().await.map_err(|e| refused(&e))?;
             Ok(Snapshot {
                 links: links.iter().filter_map(link_record).collect(),
                 addresses: addresses.iter().filter_map(address_record).collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use zbus::Connection;
 
+use super::super::host::Host;
 use super::super::link::{Link, LinkView};
 use super::super::network::{Network, NetworkView};
 use super::super::view::{View, link_path, root_path};
@@ -41,6 +42,7 @@ impl Task {
         let first = NetworkView::from(&*status.borrow());
         let (network, view) = Shown::new(connection, root_path(), first);
         connection.object_server().at(root_path(), Network::new(view)).await?;
+        connection.object_server().at(root_path(), Host::new(handle.host())).await?;
         let (connection, handle) = (connection.clone(), handle.clone());
         let mut task = Self { connection, flushes, handle, status, network, links: BTreeMap::new() };
         task.publish().await;
