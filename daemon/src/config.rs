@@ -162,6 +162,7 @@ impl Settings {
             runner: options.word("Runner", &RUNNERS)?,
             reboot_command: options.reboot_command()?,
             host_history: options.get("HostHistory").map_or(Ok(false), |value| value.boolean())?,
+            metrics_socket: options.path("MetricsSocket")?,
             data_dir,
             datastore_dir,
             conf_dir,

@@ -13,7 +13,7 @@ use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
 use crate::core::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
-pub(super) const KEYS: [&str; 21] = [
+pub(super) const KEYS: [&str; 22] = [
     "ArtifactVerifyKey",
     "ArtifactVerifyKeys",
     "ArtifactsCache.Enabled",
@@ -27,6 +27,7 @@ pub(super) const KEYS: [&str; 21] = [
     "LogLevel",
     "ManifestStore",
     "MaxParallel",
+    "MetricsSocket",
     "QueryTimeoutSeconds",
     "RebootCommand",
     "RebootTimeoutSeconds",

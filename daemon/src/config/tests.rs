@@ -101,6 +101,7 @@ fn without_files_and_environment_there_are_defaults() {
             runner: RunnerChoice::Auto,
             reboot_command: None,
             host_history: false,
+            metrics_socket: None,
         }
     );
     assert_eq!(settings.interfaces_dir(), host.path("usr").join("interfaces/v1"));
@@ -139,7 +140,8 @@ fn every_option_is_read() {
             "RebootTimeoutSeconds": 30,
             "MaxParallel": 4,
             "QueryTimeoutSeconds": 5,
-            "HostHistory": true
+            "HostHistory": true,
+            "MetricsSocket": "/run/orchestrator/metrics"
         }"#,
         "",
     );
@@ -164,6 +166,7 @@ fn every_option_is_read() {
     assert_eq!(settings.max_parallel, NonZeroUsize::new(4));
     assert_eq!(settings.query_timeout, Duration::from_secs(5));
     assert!(settings.host_history);
+    assert_eq!(settings.metrics_socket.as_deref(), Some(Path::new("/run/orchestrator/metrics")));
     let warnings: Vec<String> = warnings.iter().map(|warning| host.shortened(warning)).collect();
     let inactive = "is accepted, but has no effect in this version.";
     assert_eq!(

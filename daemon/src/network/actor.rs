@@ -1,6 +1,11 @@
 //! Keeps what is known about the network in step with the kernel. Nothing is polled: without a change in the kernel or
 //! a request, the actor sleeps.
 
+#[cfg(test)]
+mod tests;
+
+use std::future::pending;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
@@ -10,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::handle::{NetworkHandle, NetworkStatus, Request};
 use super::host::Host;
+use super::host::socket::MetricsSocket;
 use super::kernel::{Kernel, KernelError, KernelEvent, Opened, Port};
 use super::link::{Mirror, Unknown};
 use crate::core::error::{Error, Kind};
@@ -30,15 +36,22 @@ pub struct Actor {
     status: watch::Sender<NetworkStatus>,
     mirror: Mirror,
     host: Host,
+    metrics_socket: Option<PathBuf>,
     stop: CancellationToken,
 }
 
 impl Actor {
-    /// An actor that has not begun, and the door to it.
-    pub fn new(kernel: Arc<dyn Kernel>, host: Host, stop: CancellationToken) -> (Self, NetworkHandle) {
+    /// An actor that has not begun, and the door to it. The figures of the host are served at `metrics_socket`, too.
+    pub fn new(
+        kernel: Arc<dyn Kernel>,
+        host: Host,
+        metrics_socket: Option<PathBuf>,
+        stop: CancellationToken,
+    ) -> (Self, NetworkHandle) {
         let (sender, requests) = mpsc::channel(MAILBOX);
         let (status, statuses) = watch::channel(NetworkStatus::default());
-        let actor = Self { kernel, requests, status, mirror: Mirror::default(), host: host.clone(), stop };
+        let actor =
+            Self { kernel, requests, status, mirror: Mirror::default(), host: host.clone(), metrics_socket, stop };
         (actor, NetworkHandle::new(sender, statuses, host))
     }
 
@@ -57,10 +70,12 @@ impl Actor {
         }
         let stop = self.stop.clone();
         let recording = self.host.clone().record(stop.clone());
-        tokio::pin!(recording);
+        let serving = serve_metrics(self.metrics_socket.clone(), self.host.clone());
+        tokio::pin!(recording, serving);
         loop {
             tokio::select! {
                 () = &mut recording => return,
+                () = &mut serving => return,
                 () = stop.cancelled() => return,
                 Some(event) = events.next() => {
                     let Some(port) = &port else { continue };
@@ -128,6 +143,17 @@ impl Actor {
             }
         }
     }
+}
+
+/// Serves the figures on a socket, if one is wanted; never ends. A socket that cannot be had is no reason not to work.
+async fn serve_metrics(path: Option<PathBuf>, host: Host) {
+    if let Some(path) = path {
+        match MetricsSocket::bind(&path) {
+            Ok(socket) => socket.serve(&host).await,
+            Err(error) => tracing::error!("The metrics cannot be served at \"{}\": {error}.", path.display()),
+        }
+    }
+    pending::<()>().await;
 }
 
 /// Reads and forgets what was reported before the loss: the kernel tells of the loss first and hands out afterwards what

@@ -4,6 +4,7 @@
 
 pub mod history;
 pub mod metrics;
+pub mod socket;
 #[cfg(test)]
 mod tests;
 

@@ -1,10 +1,10 @@
-//! The figures as OpenMetrics text, for whatever scrapes.
+//! The figures as `OpenMetrics` text, for whatever scrapes.
 
 use std::fmt::Write;
 
 use super::Figures;
 
-/// The figures as OpenMetrics 1.0.
+/// The figures as `OpenMetrics` 1.0.
 pub fn text(figures: &Figures) -> String {
     let mut text = String::new();
     let mut gauge = |name: &str, unit: &str, help: &str, values: &[(String, String)]| {
