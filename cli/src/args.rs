@@ -156,7 +156,24 @@ pub enum Command {
     ///
     /// Prints the present state, then every change of the daemon, the deployment, the Components and the Jobs, and the
     /// log lines of the Jobs. It outlives restarts of the daemon. Ctrl-C ends it with exit code 0.
-    Watch,
+    Watch {
+        /// What to follow: updates of the System, or the network
+        #[arg(value_enum, default_value_t = WatchScope::Update)]
+        scope: WatchScope,
+    },
+
+    /// Show the network links of the host
+    Link {
+        /// What to do.
+        #[command(subcommand)]
+        command: LinkCommand,
+    },
+
+    /// Print how the host is, as OpenMetrics text
+    ///
+    /// Prints processor, memory, disks, temperature, load and pressure in the form that Prometheus and others scrape.
+    /// With --json the text is the only member of an object.
+    Metrics,
 
     /// Read configuration and Topology again
     ///
@@ -242,6 +259,27 @@ pub enum Graph {
     Mermaid,
     /// DOT, the language of Graphviz
     Dot,
+}
+
+/// What to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum WatchScope {
+    /// Updates of the System.
+    Update,
+    /// The network.
+    Network,
+}
+
+/// What to do with links.
+#[derive(Debug, Subcommand)]
+pub enum LinkCommand {
+    /// List the links
+    List,
+    /// Show a link with its counters
+    Show {
+        /// Name of the link.
+        name: String,
+    },
 }
 
 /// A Manifest and the Topology to plan it for.

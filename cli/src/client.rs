@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use orchestratord::core::error::Kind;
 use orchestratord_dbus::{
-    BUS_NAME, ComponentProxy, ErrorPair, JobProxy, ManagedObjects, ManagerProxy, ObjectManagerProxy, Options,
-    ROOT_PATH, UpdateProxy,
+    BUS_NAME, ComponentProxy, ErrorPair, HostProxy, JobProxy, ManagedObjects, ManagerProxy, ObjectManagerProxy,
+    Options, ROOT_PATH, UpdateProxy,
 };
 use tokio::time::timeout;
 use zbus::message::Type;
@@ -45,6 +45,16 @@ impl Properties {
     /// A share from 0 to 1.
     pub fn share(&self, name: &str) -> Option<f64> {
         self.0.get(name).and_then(|value| f64::try_from(value).ok())
+    }
+
+    /// True or false.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        self.0.get(name).and_then(|value| bool::try_from(value).ok())
+    }
+
+    /// A map of numbers.
+    pub fn numbers(&self, name: &str) -> Option<HashMap<String, u64>> {
+        self.0.get(name)?.try_clone().ok()?.try_into().ok()
     }
 
     /// A number.
@@ -125,6 +135,11 @@ impl Client {
     /// Calls to `Update`.
     pub async fn update(&self) -> Result<UpdateProxy<'static>, Failure> {
         self.proxy(UpdateProxy::builder(&self.connection)).await
+    }
+
+    /// Calls to `Host`.
+    pub async fn host(&self) -> Result<HostProxy<'static>, Failure> {
+        self.proxy(HostProxy::builder(&self.connection)).await
     }
 
     /// Waits for the end of a Job; returns its result.

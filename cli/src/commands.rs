@@ -8,7 +8,7 @@ use orchestratord_dbus::Options;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Command, Graph, ManifestArguments, TopologyArguments};
+use crate::args::{Command, Graph, LinkCommand, ManifestArguments, TopologyArguments, WatchScope};
 use crate::client::{Client, run_options};
 use crate::deploy::{self, Request};
 use crate::failure::{Failure, SUCCESS};
@@ -17,7 +17,7 @@ use crate::output::{Moment, Table, complain, print, printable, show};
 use crate::plan::{self, Step};
 use crate::progress::percent;
 use crate::view::{ComponentView, JobView, UpdateView, View};
-use crate::{PROGRAM, watch};
+use crate::{PROGRAM, links, watch};
 
 /// Runs a command that needs the daemon; returns the exit code.
 pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
@@ -47,7 +47,11 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
         Command::Provides(topology) => inventory(&topology, "provides", json).await,
         Command::Inventory(topology) => inventory(&topology, "all", json).await,
         Command::Jobs => jobs(json).await,
-        Command::Watch => watch::run(json).await,
+        Command::Watch { scope: WatchScope::Update } => watch::run(json).await,
+        Command::Watch { scope: WatchScope::Network } => links::watch(json).await,
+        Command::Link { command: LinkCommand::List } => links::list(json).await,
+        Command::Link { command: LinkCommand::Show { name } } => links::show_link(&name, json).await,
+        Command::Metrics => metrics(json).await,
         Command::Reload => {
             let update = Client::connect().await?.update().await?;
             update.reload(Options::new()).await.map_err(|error| Failure::from_bus(&error))?;
@@ -156,6 +160,17 @@ async fn jobs(json: bool) -> Result<u8, Failure> {
     let view = View::new(client.objects().await?);
     let jobs = view.jobs();
     show(json, &json!({ "jobs": jobs }), || jobs_text(&jobs))?;
+    Ok(SUCCESS)
+}
+
+async fn metrics(json: bool) -> Result<u8, Failure> {
+    let host = Client::connect().await?.host().await?;
+    let text = host.metrics().await.map_err(|error| Failure::from_bus(&error))?;
+    if json {
+        show(true, &json!({ "metrics": text }), String::new)?
+    } else {
+        print(&text)?
+    }
     Ok(SUCCESS)
 }
 

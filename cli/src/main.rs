@@ -13,6 +13,7 @@ mod failure;
 mod follow;
 mod input;
 mod interrupt;
+mod links;
 mod mender;
 mod output;
 mod plan;

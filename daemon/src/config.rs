@@ -177,6 +177,8 @@ impl Settings {
             server_certificate: options.path("ServerCertificate")?,
             runner: options.word("Runner", &RUNNERS)?,
             reboot_command: options.reboot_command()?,
+            host_history: options.get("HostHistory").map_or(Ok(false), |value| value.boolean())?,
+            metrics_socket: options.path("MetricsSocket")?,
             data_dir,
             datastore_dir,
             conf_dir,

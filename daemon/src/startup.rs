@@ -1,9 +1,11 @@
 //! Puts the daemon together from its configuration: which runner, which way to reboot, which actor.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use anyhow::Context;
+use futures_util::future::{Either, select};
 use tokio_util::sync::CancellationToken;
 use zbus::Connection;
 
@@ -13,6 +15,8 @@ use crate::core::job::Jobs;
 use crate::core::store::DirectoryLock;
 use crate::logging::LogLevel;
 use crate::mender_auth::AuthenticationManager;
+use crate::network;
+use crate::network::netlink::Netlink;
 use crate::supervisor::Parts;
 use crate::systemd::{self, logind::LogindHost, transient::TransientRunner};
 use crate::update::actor::Actor;
@@ -35,6 +39,7 @@ pub fn settings() -> Result<(Settings, Vec<String>), Error> {
 pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Parts> {
     let lock = lock(&settings)?;
     let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
+    let (history, metrics_socket) = (settings.host_history, settings.metrics_socket.clone());
     let runner = runner(settings.runner, &connection).await?;
     let load = {
         let runner = runner.clone();
@@ -57,11 +62,23 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
     });
     let (jobs, stop) = (Jobs::default(), CancellationToken::new());
     let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());
+    let (network_actor, network) =
+        network::actor::Actor::new(Arc::new(Netlink), network::host::Host::new(history), metrics_socket, stop.clone());
+    let both_stop = stop.clone();
     let actor = Box::pin(async move {
-        actor.run().await;
+        both(actor.run(), network_actor.run(), &both_stop).await;
         drop(lock);
     });
-    Ok(Parts { update, jobs, actor, stop })
+    Ok(Parts { update, network, jobs, actor, stop })
+}
+
+/// Ends when both actors have ended as they were told to, or at once if one of them ends on its own.
+async fn both(update: impl Future<Output = ()>, network: impl Future<Output = ()>, stop: &CancellationToken) {
+    match select(pin!(update), pin!(network)).await {
+        Either::Left(((), network)) if stop.is_cancelled() => network.await,
+        Either::Right(((), update)) if stop.is_cancelled() => update.await,
+        _ => {}
+    }
 }
 
 /// Two daemons on different buses must not work on one System. A directory that cannot be written is no reason not to

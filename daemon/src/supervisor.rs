@@ -18,7 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::manager::state_word;
 use crate::bus::{Bus, Phase, Publisher};
+use crate::core::error::Error;
 use crate::core::job::Jobs;
+use crate::network::handle::NetworkHandle;
 use crate::update::handle::{StopPoint, UpdateHandle, UpdateState, UpdateStatus};
 
 /// How long the actors may take to put things in order after they were told to stop. The unit allows 90 s in all.
@@ -30,9 +32,11 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(5);
 pub struct Parts {
     /// The door to the update domain.
     pub update: UpdateHandle,
+    /// The door to the network domain.
+    pub network: NetworkHandle,
     /// All Jobs.
     pub jobs: Jobs,
-    /// The actor of the update domain. It is not polled before the bus name is owned, so the name keeps two daemons
+    /// The actors of all domains. They are not polled before the bus name is owned, so the name keeps two daemons
     /// from working on one System. Once `stop` is cancelled it has a minute to end; before, an end is a fault.
     pub actor: BoxFuture<'static, ()>,
     /// Tells the actors to stop: no new work, and what is open is on disk and can be resumed.
@@ -47,14 +51,14 @@ impl fmt::Debug for Parts {
 
 /// Runs the daemon on the system bus until it is told to stop. An error is worth an exit code other than 0.
 pub async fn run(parts: Parts) -> anyhow::Result<()> {
-    let Parts { update, jobs, actor, stop } = parts;
+    let Parts { update, network, jobs, actor, stop } = parts;
     // First of all, so that no signal finds the default action in place.
     let mut terminate = signal(SignalKind::terminate()).context("Cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("Cannot listen for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("Cannot listen for SIGHUP")?;
 
     let (phase, phases) = watch::channel(Phase::Starting);
-    let bus = Bus::open(zbus::connection::Builder::system(), &update, &jobs, phases).await?;
+    let bus = Bus::open(zbus::connection::Builder::system(), &update, &jobs, &network, phases).await?;
     bus.claim().await?;
     let mut actor = tokio::spawn(actor);
 
@@ -63,7 +67,7 @@ pub async fn run(parts: Parts) -> anyhow::Result<()> {
         _ = interrupt.recv() => Ok("SIGINT"),
         () = bus.closed() => Err("The connection to the system bus was lost"),
         _ = &mut actor => Err("The update service ended unexpectedly"),
-        never = serve(&phase, &bus, &update, hangup) => match never {},
+        never = serve(&phase, &bus, &update, &network, hangup) => match never {},
     };
 
     phase.send_replace(Phase::Stopping);
@@ -85,10 +89,16 @@ pub async fn run(parts: Parts) -> anyhow::Result<()> {
 }
 
 /// The daemon's life from the start of the actors to the end, which comes from outside.
-async fn serve(phase: &watch::Sender<Phase>, bus: &Bus, update: &UpdateHandle, hangup: Signal) -> Infallible {
+async fn serve(
+    phase: &watch::Sender<Phase>,
+    bus: &Bus,
+    update: &UpdateHandle,
+    network: &NetworkHandle,
+    hangup: Signal,
+) -> Infallible {
     let publisher = bus.publisher();
     // Whoever waits for the daemon to be ready finds what the actors knew at their start.
-    if let Err(error) = answers(update, &publisher).await {
+    if let Err(error) = answers(update, network, &publisher).await {
         tracing::error!("The start is not complete: {error}");
         // An actor is gone, which ends the daemon elsewhere.
         return std::future::pending().await;
@@ -101,7 +111,7 @@ async fn serve(phase: &watch::Sender<Phase>, bus: &Bus, update: &UpdateHandle, h
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "orchestratord is ready");
     tokio::select! {
         never = reload_at(hangup, update) => never,
-        never = watch_over(update, publisher) => never,
+        never = watch_over(update, network, publisher) => never,
         never = tell_status(update, line) => never,
     }
 }
@@ -127,7 +137,7 @@ async fn reload_at(mut hangup: Signal, update: &UpdateHandle) -> Infallible {
 }
 
 /// Pats the watchdog, each time only after every actor has answered.
-async fn watch_over(update: &UpdateHandle, publisher: Publisher) -> Infallible {
+async fn watch_over(update: &UpdateHandle, network: &NetworkHandle, publisher: Publisher) -> Infallible {
     let Some(period) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
@@ -136,7 +146,7 @@ async fn watch_over(update: &UpdateHandle, publisher: Publisher) -> Infallible {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match timeout(half, answers(update, &publisher)).await {
+        match timeout(half, answers(update, network, &publisher)).await {
             Ok(Ok(())) => tell(&[NotifyState::Watchdog]),
             Ok(Err(error)) => tracing::error!("The watchdog is not patted: {error}"),
             Err(_) => tracing::error!("The watchdog is not patted: an actor does not answer."),
@@ -144,8 +154,9 @@ async fn watch_over(update: &UpdateHandle, publisher: Publisher) -> Infallible {
     }
 }
 
-async fn answers(update: &UpdateHandle, publisher: &Publisher) -> Result<(), crate::core::error::Error> {
+async fn answers(update: &UpdateHandle, network: &NetworkHandle, publisher: &Publisher) -> Result<(), Error> {
     update.ping().await?;
+    network.ping().await?;
     publisher.flush().await
 }
 
@@ -207,7 +218,7 @@ pub fn block_on<T>(daemon: impl Future<Output = anyhow::Result<T>>) -> anyhow::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::error::{Error, Kind};
+    use crate::core::error::Kind;
 
     #[test]
     fn the_status_is_one_line_that_says_what_goes_on() {

@@ -29,10 +29,12 @@ use zbus::{DBusError, OwnedObjectPath, OwnedVariant, Variant};
 
 /// Bus name of the daemon.
 pub const BUS_NAME: &str = "org.orchestratord1";
-/// Path of the object that stands for the System; it carries Manager, Update and `ObjectManager`.
+/// Path of the object that stands for the System; it carries Manager, Update, Network, Host and `ObjectManager`.
 pub const ROOT_PATH: &str = "/org/orchestratord1";
 /// Below this path, `/<type>/<id>` (both escaped) is a Component.
 pub const COMPONENT_PREFIX: &str = "/org/orchestratord1/component";
+/// Below this path, `/<number of the kernel>` is a Link.
+pub const LINK_PREFIX: &str = "/org/orchestratord1/link";
 /// Below this path, `/<number>` is a Job.
 pub const JOB_PREFIX: &str = "/org/orchestratord1/job";
 
@@ -225,6 +227,116 @@ pub trait Job {
     /// What went wrong, also when the result is `stopped` or `rolled-back`.
     #[zbus(property)]
     fn error(&self) -> zbus::Result<ErrorPair>;
+}
+
+/// The network of the host.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Network",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Network {
+    /// The link that packets to the world take; `/` if there is no default route.
+    #[zbus(property)]
+    fn default_link(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// Whether packets to the world have a way to leave.
+    #[zbus(property)]
+    fn online(&self) -> zbus::Result<bool>;
+}
+
+/// How the host is.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Host",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Host {
+    /// What was recorded of a metric since then (seconds since 1970); empty unless a history is kept.
+    fn history(&self, metric: &str, since: u64) -> zbus::Result<Vec<(u64, f64)>>;
+
+    /// All figures as `OpenMetrics` text.
+    fn metrics(&self) -> zbus::Result<String>;
+
+    /// Share of all processors that was busy since the reading before.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn cpu_usage(&self) -> zbus::Result<f64>;
+
+    /// Bytes of memory in use.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn memory_used(&self) -> zbus::Result<u64>;
+
+    /// Bytes of memory.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn memory_total(&self) -> zbus::Result<u64>;
+
+    /// Bytes used on writable disks.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn disk_used(&self) -> zbus::Result<u64>;
+
+    /// Bytes of writable disks.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn disk_total(&self) -> zbus::Result<u64>;
+
+    /// Seconds since the host started.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn uptime(&self) -> zbus::Result<u64>;
+
+    /// Load averages over 1, 5 and 15 minutes.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn load_average(&self) -> zbus::Result<(f64, f64, f64)>;
+
+    /// Temperatures in degrees Celsius.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn temperatures(&self) -> zbus::Result<HashMap<String, f64>>;
+
+    /// Pressure stall information.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn pressure(&self) -> zbus::Result<HashMap<String, f64>>;
+}
+
+/// A network link of the host.
+#[zbus::proxy(interface = "org.orchestratord1.Link", default_service = "org.orchestratord1", assume_defaults = false)]
+pub trait Link {
+    /// Number of the link in the kernel.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn index(&self) -> zbus::Result<u32>;
+
+    /// `ethernet`, `wireless`, `bridge`, `vlan`, `bond`, `macvlan`, `veth`, `loopback` ...
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kind(&self) -> zbus::Result<String>;
+
+    /// Name.
+    #[zbus(property)]
+    fn name(&self) -> zbus::Result<String>;
+
+    /// Hardware address; empty if there is none.
+    #[zbus(property)]
+    fn mac(&self) -> zbus::Result<String>;
+
+    /// Largest packet in bytes.
+    #[zbus(property)]
+    fn mtu(&self) -> zbus::Result<u32>;
+
+    /// `up`, `down`, `lower-layer-down`, `dormant`, `not-present`, `testing` or `unknown`.
+    #[zbus(property)]
+    fn oper_state(&self) -> zbus::Result<String>;
+
+    /// Whether it is up and there is something at its other end.
+    #[zbus(property)]
+    fn carrier(&self) -> zbus::Result<bool>;
+
+    /// Addresses with the length of their prefix.
+    #[zbus(property)]
+    fn addresses(&self) -> zbus::Result<Vec<String>>;
+
+    /// Router of the default route over this link; empty if there is none.
+    #[zbus(property)]
+    fn gateway(&self) -> zbus::Result<String>;
+
+    /// Counters of the kernel, as they are now.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn statistics(&self) -> zbus::Result<HashMap<String, u64>>;
 }
 
 /// The `ObjectManager` of the daemon: all Components and Jobs with their properties in one call, and signals when

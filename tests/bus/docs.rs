@@ -7,6 +7,8 @@ use orchestrator_tests::repository;
 use orchestratord::bus::MAX_DOCUMENT;
 use orchestratord::core::error::Kind;
 
+const INTERFACES: [&str; 7] = ["Manager", "Update", "Network", "Host", "Link", "Component", "Job"];
+
 fn page() -> String {
     fs::read_to_string(repository().join("docs/dbus-api.md")).unwrap()
 }
@@ -45,7 +47,7 @@ fn the_table_of_errors_is_that_of_the_code() {
 #[test]
 fn every_member_has_its_row() {
     let page = page();
-    for interface in ["Manager", "Update", "Component", "Job"] {
+    for interface in INTERFACES {
         let file = repository().join(format!("dbus-interfaces/xml/org.orchestratord1.{interface}.xml"));
         let xml = fs::read_to_string(file).unwrap();
         let in_xml: BTreeSet<String> = ["<method name=\"", "<signal name=\"", "<property name=\""]
@@ -66,15 +68,20 @@ fn every_member_has_its_row() {
 #[test]
 fn types_and_change_signals_of_properties_are_those_of_the_xml() {
     let page = page();
-    for interface in ["Manager", "Update", "Component", "Job"] {
+    for interface in INTERFACES {
         let file = repository().join(format!("dbus-interfaces/xml/org.orchestratord1.{interface}.xml"));
         let xml = fs::read_to_string(file).unwrap();
         let section = section(&page, &format!("### {interface}")).join("\n");
         for property in xml.split("<property name=\"").skip(1) {
             let (name, rest) = property.split_once('"').unwrap();
             let kind = rest.split_once("type=\"").unwrap().1.split_once('"').unwrap().0;
-            let constant = rest.split_once('\n').unwrap().1.trim_start().starts_with("<annotation");
-            let row = format!("| `{name}` {kind} | {} |", if constant { "c" } else { "t" });
+            let signal = rest.split_once("</property>").map_or("", |(property, _)| property);
+            let change = match (signal.contains("value=\"const\""), signal.contains("value=\"false\"")) {
+                (true, _) => "c",
+                (_, true) => "f",
+                _ => "t",
+            };
+            let row = format!("| `{name}` {kind} | {change} |");
             assert!(section.contains(&row), "{interface} has no row \"{row}\"");
         }
     }

@@ -7,6 +7,7 @@ use orchestrator_tests::bus::Bus;
 use orchestrator_tests::scripted::{Daemon, component, system};
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobResult, LINGERING_JOBS};
+use orchestratord::network::handle::NetworkStatus;
 use orchestratord::update::handle::{StopPoint, UpdateState, UpdateStatus};
 use orchestratord_dbus::{ManagerProxy, Options, UpdateProxy, error_reply, job, objects};
 use zbus::OwnedObjectPath;
@@ -280,8 +281,9 @@ async fn a_name_that_is_taken_is_said_so() {
     let bus = Bus::start();
     let _first = Daemon::start(&bus, system(vec![])).await;
     let (domain, handle) = orchestrator_tests::scripted::Domain::new(UpdateStatus::default());
+    let (_network, network) = orchestrator_tests::scripted::Network::start(NetworkStatus::default());
     let (_phase, phases) = tokio::sync::watch::channel(orchestratord::bus::Phase::Starting);
-    let second = orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, phases).await.unwrap();
+    let second = orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, &network, phases).await.unwrap();
     let error = second.claim().await.unwrap_err();
     assert_eq!(
         error.to_string(),

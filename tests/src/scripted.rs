@@ -1,9 +1,14 @@
 //! An update domain that does what a test says, behind the real face on the bus.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use orchestratord::bus::{Bus as Face, Phase};
 use orchestratord::core::job::{JobReporter, JobResult, Jobs};
+use orchestratord::network::handle::{NetworkHandle, NetworkStatus, Request as NetworkRequest};
+use orchestratord::network::host::Host;
+use orchestratord::network::kernel::OperState;
+use orchestratord::network::link::LinkStatus;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
 use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
 use tokio::sync::{mpsc, watch};
@@ -58,11 +63,54 @@ impl Domain {
     }
 }
 
+/// The two ends of a network domain that answers everything at once: the test holds the inner one.
+#[derive(Debug)]
+pub struct Network {
+    /// What the outside sees.
+    pub status: watch::Sender<NetworkStatus>,
+}
+
+impl Network {
+    /// A network, and the door to it. Has to be called in a runtime.
+    pub fn start(status: NetworkStatus) -> (Self, NetworkHandle) {
+        let (status, statuses) = watch::channel(status);
+        let (sender, mut requests) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(request) = requests.recv().await {
+                match request {
+                    NetworkRequest::Ping(reply) => drop(reply.send(())),
+                    NetworkRequest::Statistics(link, reply) => {
+                        drop(reply.send(Ok([("rx-bytes", u64::from(link))].into())));
+                    }
+                }
+            }
+        });
+        (Self { status }, NetworkHandle::new(sender, statuses, Host::new(false)))
+    }
+}
+
+/// A link with carrier.
+pub fn link(index: u32, name: &str) -> Arc<LinkStatus> {
+    Arc::new(LinkStatus {
+        index,
+        name: name.to_owned(),
+        kind: "ethernet".to_owned(),
+        mac: "02:00:00:00:00:01".to_owned(),
+        mtu: 1500,
+        oper_state: OperState::Up,
+        carrier: true,
+        addresses: Vec::new(),
+        gateway: None,
+    })
+}
+
 /// The real face over a scripted domain, on a private bus.
 #[derive(Debug)]
 pub struct Daemon {
     /// The domain.
     pub domain: Domain,
+    /// The network.
+    pub network: Network,
     /// The face.
     pub face: Face,
     /// Where the daemon is in its life.
@@ -74,9 +122,12 @@ impl Daemon {
     pub async fn start(bus: &Bus, status: UpdateStatus) -> Self {
         let (domain, handle) = Domain::new(status);
         let (phase, phases) = watch::channel(Phase::Running);
-        let face = Face::open(bus.builder(), &handle, &domain.jobs, phases).await.expect("the face on the bus");
+        let (network, network_handle) = Network::start(NetworkStatus::default());
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases)
+            .await
+            .expect("the face on the bus");
         face.claim().await.expect("the bus name");
-        Self { domain, face, phase }
+        Self { domain, network, face, phase }
     }
 
     /// Returns once everything so far is on the bus.

@@ -1,13 +1,16 @@
 //! The face on the bus: thin interfaces over the handles of the domains, and a task that publishes what changes.
 //!
-//! `/org/orchestratord1` carries Manager, Update and `ObjectManager`; below it stand one object per Component and one
-//! per Job. Nothing here decides anything about an update.
+//! `/org/orchestratord1` carries Manager, Update, Network, Host and `ObjectManager`; below it stand one object per Component,
+//! Job and Link. Nothing here decides anything.
 
 pub mod auth;
 mod component;
 mod error;
+mod host;
 mod job;
+mod link;
 pub(crate) mod manager;
+mod network;
 mod options;
 mod publish;
 mod update;
@@ -24,6 +27,7 @@ pub use options::MAX_DOCUMENT;
 pub use publish::{PACE, Publisher};
 
 use crate::core::job::Jobs;
+use crate::network::handle::NetworkHandle;
 use crate::update::handle::UpdateHandle;
 
 /// Bus name of the daemon.
@@ -64,7 +68,7 @@ pub enum BusError {
 pub struct Bus {
     connection: Connection,
     publisher: Publisher,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Bus {
@@ -73,12 +77,13 @@ impl Bus {
         builder: Builder<'_>,
         update: &UpdateHandle,
         jobs: &Jobs,
+        network: &NetworkHandle,
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, BusError> {
         let connection = builder.build().await.map_err(BusError::Connect)?;
-        let (task, publisher) =
-            publish::Task::start(&connection, update, jobs, phase).await.map_err(BusError::Export)?;
-        Ok(Self { connection, publisher, task: tokio::spawn(task.run()) })
+        let started = publish::Task::start(&connection, update, jobs, network, phase).await;
+        let (task, network, publisher) = started.map_err(BusError::Export)?;
+        Ok(Self { connection, publisher, tasks: [tokio::spawn(task.run()), tokio::spawn(network.run())] })
     }
 
     /// Takes the name, or fails if somebody else has it.
@@ -102,7 +107,9 @@ impl Bus {
 
     /// Leaves the bus. Calls that still wait for a reply get an error from the bus daemon.
     pub async fn close(self) {
-        self.task.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
         if let Err(error) = self.connection.close().await {
             tracing::debug!("The connection to the bus did not close cleanly: {error}");
         }

@@ -4,6 +4,8 @@
 //! it, its last values are out before it is announced as ended. A signal is sent only for a value that differs from the
 //! one sent before; progress is sent every [`PACE`] at most, and its last value always.
 
+mod network;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -26,6 +28,7 @@ use super::update::{Update, UpdateView};
 use super::view::{Changes, View, component_path, job_path, root_path, text};
 use crate::core::error::{Error, Kind};
 use crate::core::job::{JobChange, JobResult, JobState, JobStatus, Jobs, LogLine, Severity};
+use crate::network::handle::NetworkHandle;
 use crate::update::component::{ComponentKey, ComponentStatus};
 use crate::update::handle::{UpdateHandle, UpdateStatus};
 
@@ -36,15 +39,21 @@ const PACED: [&str; 2] = ["Progress", "Step"];
 
 /// The way to the publishing task.
 #[derive(Debug, Clone)]
-pub struct Publisher(mpsc::Sender<oneshot::Sender<()>>);
+pub struct Publisher {
+    update: mpsc::Sender<oneshot::Sender<()>>,
+    network: mpsc::Sender<oneshot::Sender<()>>,
+}
 
 impl Publisher {
     /// Returns once everything that has happened so far is on the bus, progress included.
     pub async fn flush(&self) -> Result<(), Error> {
-        let (done, published) = oneshot::channel();
         let gone = || Error::new(Kind::Failed, "The bus service of orchestratord has stopped.");
-        self.0.send(done).await.map_err(|_| gone())?;
-        published.await.map_err(|_| gone())
+        for task in [&self.update, &self.network] {
+            let (done, published) = oneshot::channel();
+            task.send(done).await.map_err(|_| gone())?;
+            published.await.map_err(|_| gone())?;
+        }
+        Ok(())
     }
 }
 
@@ -172,10 +181,12 @@ impl Task {
         connection: &Connection,
         handle: &UpdateHandle,
         jobs: &Jobs,
+        network: &NetworkHandle,
         phase: watch::Receiver<Phase>,
-    ) -> zbus::Result<(Self, Publisher)> {
+    ) -> zbus::Result<(Self, network::Task, Publisher)> {
         let (sender, flushes) = mpsc::channel(16);
-        let publisher = Publisher(sender);
+        let (network_sender, network_flushes) = mpsc::channel(16);
+        let publisher = Publisher { update: sender, network: network_sender };
         let status = handle.status();
         let seen = status.borrow().clone();
 
@@ -206,7 +217,8 @@ impl Task {
             task.begin(job).await;
         }
         task.publish(true).await;
-        Ok((task, publisher))
+        let network = network::Task::start(connection, network, network_flushes).await?;
+        Ok((task, network, publisher))
     }
 
     /// Publishes until the daemon ends.

@@ -82,6 +82,11 @@ pub(super) fn job_path(id: u32) -> OwnedObjectPath {
     path(format!("{ROOT}/job/{id}"))
 }
 
+/// Path of a link.
+pub(super) fn link_path(index: u32) -> OwnedObjectPath {
+    path(format!("{ROOT}/link/{index}"))
+}
+
 /// Path of the System.
 pub(super) fn root_path() -> OwnedObjectPath {
     path(ROOT.to_owned())

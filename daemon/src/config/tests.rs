@@ -109,6 +109,8 @@ fn without_files_and_environment_there_are_defaults() {
             proxies: Proxies { except: "localhost,127.0.0.0/8,::1".to_owned(), ..Proxies::default() },
             runner: RunnerChoice::Auto,
             reboot_command: None,
+            host_history: false,
+            metrics_socket: None,
         }
     );
     assert_eq!(settings.interfaces_dir(), host.path("usr").join("interfaces/v1"));
@@ -149,7 +151,9 @@ fn every_option_is_read() {
             "RebootCommand": ["/sbin/reboot", "-f", ""],
             "RebootTimeoutSeconds": 30,
             "MaxParallel": 4,
-            "QueryTimeoutSeconds": 5
+            "QueryTimeoutSeconds": 5,
+            "HostHistory": true,
+            "MetricsSocket": "/run/orchestrator/metrics"
         }"#,
         "",
     );
@@ -178,6 +182,8 @@ fn every_option_is_read() {
     };
     assert_eq!(settings.artifact_sources, sources);
     assert_eq!((settings.download_retries, settings.download_timeout), (3, Duration::from_secs(7)));
+    assert!(settings.host_history);
+    assert_eq!(settings.metrics_socket.as_deref(), Some(Path::new("/run/orchestrator/metrics")));
     assert_eq!(warnings, [""; 0]);
 }
 

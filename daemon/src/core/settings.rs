@@ -153,6 +153,10 @@ pub struct Settings {
     pub runner: RunnerChoice,
     /// Program and arguments that reboot the host; none: logind is asked.
     pub reboot_command: Option<Vec<String>>,
+    /// Whether the figures of the host are recorded.
+    pub host_history: bool,
+    /// Unix socket on which the figures of the host are served as `OpenMetrics` text.
+    pub metrics_socket: Option<PathBuf>,
 }
 
 impl Settings {

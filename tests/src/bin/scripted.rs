@@ -9,9 +9,10 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use futures_util::FutureExt;
-use orchestrator_tests::scripted::{Domain, component, system};
+use orchestrator_tests::scripted::{Domain, Network, component, system};
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::logging;
+use orchestratord::network::handle::NetworkStatus;
 use orchestratord::supervisor::{self, Parts};
 use orchestratord::update::handle::{Request, UpdateState};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -25,7 +26,8 @@ fn main() -> ExitCode {
         let stop = CancellationToken::new();
         let jobs = domain.jobs.clone();
         let actor = act(domain, stop.clone()).boxed();
-        supervisor::run(Parts { update, jobs, actor, stop }).await
+        let (_network, network) = Network::start(NetworkStatus::default());
+        supervisor::run(Parts { update, network, jobs, actor, stop }).await
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

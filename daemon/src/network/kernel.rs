@@ -1,0 +1,169 @@
+//! The kernel's network as this domain sees it: a trait with one real implementation and a scripted one for tests.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use super::address::Prefixed;
+
+/// What the kernel says about the state of a link (RFC 2863, `IF_OPER_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperState {
+    /// The driver tells nothing, which is usual for loopback and tun.
+    Unknown,
+    /// The hardware is away.
+    NotPresent,
+    /// Not up, or without carrier.
+    Down,
+    /// The link below is not up.
+    LowerLayerDown,
+    /// In a test mode.
+    Testing,
+    /// Waits for something, such as authentication.
+    Dormant,
+    /// Carries traffic.
+    Up,
+}
+
+impl OperState {
+    /// The word on the bus, as `ip link` has it but in lower case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::NotPresent => "not-present",
+            Self::Down => "down",
+            Self::LowerLayerDown => "lower-layer-down",
+            Self::Testing => "testing",
+            Self::Dormant => "dormant",
+            Self::Up => "up",
+        }
+    }
+}
+
+/// A link as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkRecord {
+    /// Number of the link, unique in its namespace while it exists.
+    pub index: u32,
+    /// Name, at most 15 bytes.
+    pub name: String,
+    /// What it is, in one word: `ethernet`, `wireless`, `bridge`, `vlan`, `bond`, `macvlan`, `veth`, `loopback` ...
+    pub kind: String,
+    /// Hardware address; of any length, also none.
+    pub address: Vec<u8>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// State.
+    pub oper_state: OperState,
+    /// Whether it is switched on (`IFF_UP`).
+    pub up: bool,
+    /// Whether there is something at the other end.
+    pub carrier: bool,
+}
+
+/// An address on a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AddressRecord {
+    /// The link.
+    pub link: u32,
+    /// The address.
+    pub address: Prefixed,
+    /// Whether it is good beyond the link (`RT_SCOPE_UNIVERSE`).
+    pub global: bool,
+}
+
+/// A default route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DefaultRoute {
+    /// Preference; the lowest wins.
+    pub metric: u32,
+    /// Whether it is for IPv6.
+    pub v6: bool,
+    /// The link it leads to.
+    pub link: u32,
+    /// The router; none on links where everybody is reached directly.
+    pub gateway: Option<IpAddr>,
+}
+
+/// All that is mirrored, at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Links.
+    pub links: Vec<LinkRecord>,
+    /// Addresses.
+    pub addresses: Vec<AddressRecord>,
+    /// Default routes.
+    pub routes: Vec<DefaultRoute>,
+}
+
+/// Something changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// A link appeared or changed.
+    Link(LinkRecord),
+    /// A link vanished.
+    LinkGone(u32),
+    /// An address appeared or changed.
+    Address(AddressRecord),
+    /// An address vanished.
+    AddressGone(AddressRecord),
+    /// A default route appeared.
+    Route(DefaultRoute),
+    /// A default route vanished.
+    RouteGone(DefaultRoute),
+    /// The kernel had more to say than the socket could hold: everything has to be asked for anew.
+    Lost,
+}
+
+/// A request that the kernel refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Cannot {action}: {reason}.")]
+pub struct KernelError {
+    /// What was to be done, such as `list the links`.
+    pub action: String,
+    /// The kernel's reason in words.
+    pub reason: String,
+    /// The kernel's reason as a number, if it gave one.
+    pub errno: Option<i32>,
+}
+
+/// Counters of a link, by name.
+pub type Statistics = BTreeMap<&'static str, u64>;
+
+/// The answer of the kernel, when it comes.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, KernelError>>;
+
+/// A way into one network namespace.
+pub trait Port: fmt::Debug + Send + Sync {
+    /// Everything that is there now.
+    fn snapshot(&self) -> Answer<'_, Snapshot>;
+    /// The default routes that are there now.
+    fn default_routes(&self) -> Answer<'_, Vec<DefaultRoute>>;
+    /// The counters of a link.
+    fn statistics(&self, link: u32) -> Answer<'_, Statistics>;
+}
+
+/// A port and what is reported through it from then on. An event may be older than what the port answers: whoever
+/// applies the events to an answer in their order has the present state after the last of them.
+pub struct Opened {
+    /// The way in.
+    pub port: Arc<dyn Port>,
+    /// What changes.
+    pub events: BoxStream<'static, KernelEvent>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Opened").field("port", &self.port).finish_non_exhaustive()
+    }
+}
+
+/// The kernel.
+pub trait Kernel: fmt::Debug + Send + Sync {
+    /// Opens a port to the namespace of the daemon. Has to be called inside the runtime that will use it.
+    fn open(&self) -> Result<Opened, KernelError>;
+}

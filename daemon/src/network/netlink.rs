@@ -1,0 +1,275 @@
+//! The kernel behind one netlink socket per namespace: requests and multicast groups share it, so an idle network costs
+//! nothing. `rtnetlink` speaks the protocol; its types stay in here, since they change with every release.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State, Stats64,
+};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::sys::AsyncSocket;
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+
+use super::address::Prefixed;
+use super::kernel::{
+    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Opened, OperState, Port,
+    Snapshot, Statistics,
+};
+
+/// What a port listens to.
+const GROUPS: [MulticastGroup; 5] = [
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+];
+/// Bytes of reports that may wait in the kernel; without privileges it gives less. What does not fit is made up for by
+/// asking for everything.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// Where the kernel shows the links of the namespace that was current when it was mounted.
+const SYSFS_NET: &str = "/sys/class/net";
+
+/// The kernel of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Netlink;
+
+impl Kernel for Netlink {
+    fn open(&self) -> Result<Opened, KernelError> {
+        let opened = rtnetlink::new_multicast_connection(&GROUPS);
+        let (mut connection, handle, messages) =
+            opened.map_err(|error| failure("open a netlink socket", &error.to_string(), error.raw_os_error()))?;
+        let socket = connection.socket_mut().socket_mut();
+        if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
+            tracing::debug!("The netlink socket keeps its receive buffer: {error}");
+        }
+        tokio::spawn(connection);
+        let events = messages.filter_map(|(message, _)| future::ready(event(message))).boxed();
+        Ok(Opened { port: Arc::new(NetlinkPort { handle }), events })
+    }
+}
+
+#[derive(Debug)]
+struct NetlinkPort {
+    handle: Handle,
+}
+
+impl Port for NetlinkPort {
+    fn snapshot(&self) -> Answer<'_, Snapshot> {
+        async {
+            let refused = |error: &_| refusal("list the links", error);
+            let links: Vec<_> = self.handle.link().get().execute().try_collect().await.map_err(|e| refused(&e))?;
+            let addresses: Vec<_> =
+                self.handle.address().get().execute().try_collect().await.map_err(|e| refused(&e))?;
+            Ok(Snapshot {
+                links: links.iter().filter_map(link_record).collect(),
+                addresses: addresses.iter().filter_map(address_record).collect(),
+                routes: self.default_routes().await?,
+            })
+        }
+        .boxed()
+    }
+
+    fn default_routes(&self) -> Answer<'_, Vec<DefaultRoute>> {
+        async {
+            let mut routes = Vec::new();
+            let (v4, v6) =
+                (RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build());
+            for request in [v4, v6] {
+                let mut answers = self.handle.route().get(request).execute();
+                while let Some(route) = answers.try_next().await.map_err(|error| refusal("list the routes", &error))? {
+                    routes.extend(default_route(&route));
+                }
+            }
+            Ok(routes)
+        }
+        .boxed()
+    }
+
+    fn statistics(&self, link: u32) -> Answer<'_, Statistics> {
+        async move {
+            let answers = self.handle.link().get().match_index(link).execute();
+            let links: Vec<_> =
+                answers.try_collect().await.map_err(|error| refusal("read the counters of a link", &error))?;
+            let counters = links.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(counters) => Some(statistics(counters)),
+                _ => None,
+            });
+            Ok(counters.unwrap_or_default())
+        }
+        .boxed()
+    }
+}
+
+fn statistics(counters: &Stats64) -> Statistics {
+    Statistics::from([
+        ("rx-bytes", counters.rx_bytes),
+        ("rx-packets", counters.rx_packets),
+        ("rx-errors", counters.rx_errors),
+        ("rx-dropped", counters.rx_dropped),
+        ("rx-crc-errors", counters.rx_crc_errors),
+        ("rx-missed", counters.rx_missed_errors),
+        ("tx-bytes", counters.tx_bytes),
+        ("tx-packets", counters.tx_packets),
+        ("tx-errors", counters.tx_errors),
+        ("tx-dropped", counters.tx_dropped),
+        ("tx-carrier-errors", counters.tx_carrier_errors),
+        ("multicast", counters.multicast),
+        ("collisions", counters.collisions),
+    ])
+}
+
+fn failure(action: &str, reason: &str, errno: Option<i32>) -> KernelError {
+    let reason = reason.split(" (os error").next().unwrap_or(reason).to_owned();
+    KernelError { action: action.to_owned(), reason, errno }
+}
+
+fn refusal(action: &str, error: &rtnetlink::Error) -> KernelError {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => {
+            failure(action, &message.to_io().to_string(), Some(message.raw_code().abs()))
+        }
+        other => failure(action, &other.to_string(), None),
+    }
+}
+
+fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<KernelEvent> {
+    let message = match message.payload {
+        NetlinkPayload::Overrun(_) => return Some(KernelEvent::Lost),
+        NetlinkPayload::InnerMessage(message) => message,
+        _ => return None,
+    };
+    match message {
+        RouteNetlinkMessage::NewLink(link) => link_record(&link).map(KernelEvent::Link),
+        // A port that leaves its bridge is reported in the same way, but with the family of bridges.
+        RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+            Some(KernelEvent::LinkGone(link.header.index))
+        }
+        RouteNetlinkMessage::NewAddress(address) => address_record(&address).map(KernelEvent::Address),
+        RouteNetlinkMessage::DelAddress(address) => address_record(&address).map(KernelEvent::AddressGone),
+        RouteNetlinkMessage::NewRoute(route) => default_route(&route).map(KernelEvent::Route),
+        RouteNetlinkMessage::DelRoute(route) => default_route(&route).map(KernelEvent::RouteGone),
+        _ => None,
+    }
+}
+
+/// A link; none if the message tells a part of it only, as those about bridge ports and wireless scans do.
+fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
+    if message.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let (mut name, mut mtu, mut address, mut kind) = (None, None, Vec::new(), None);
+    let (mut oper_state, mut carrier) = (OperState::Unknown, None);
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text.clone()),
+            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
+            LinkAttribute::Address(bytes) => address.clone_from(bytes),
+            LinkAttribute::OperState(state) => oper_state = oper_state_of(*state),
+            LinkAttribute::Carrier(there) => carrier = Some(*there == 1),
+            LinkAttribute::LinkInfo(infos) => {
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    let (name, mtu) = (name?, mtu?);
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let carrier = carrier.unwrap_or_else(|| message.header.flags.contains(LinkFlags::LowerUp));
+    let kind = kind_word(kind, message.header.link_layer_type, &name);
+    Some(LinkRecord { index: message.header.index, name, kind, address, mtu, oper_state, up, carrier })
+}
+
+fn kind_word(kind: Option<&InfoKind>, layer: LinkLayerType, name: &str) -> String {
+    // First, because some wireless drivers have a kind of their own.
+    if is_wireless(name) {
+        return "wireless".to_owned();
+    }
+    if let Some(kind) = kind {
+        return kind.to_string();
+    }
+    match layer {
+        LinkLayerType::Ether => "ethernet".to_owned(),
+        other => other.to_string().to_ascii_lowercase(),
+    }
+}
+
+/// Whether a link of the daemon's own namespace is wireless; netlink does not say.
+fn is_wireless(name: &str) -> bool {
+    let link = Path::new(SYSFS_NET).join(name);
+    link.join("phy80211").exists() || link.join("wireless").exists()
+}
+
+fn oper_state_of(state: State) -> OperState {
+    match state {
+        State::NotPresent => OperState::NotPresent,
+        State::Down => OperState::Down,
+        State::LowerLayerDown => OperState::LowerLayerDown,
+        State::Testing => OperState::Testing,
+        State::Dormant => OperState::Dormant,
+        State::Up => OperState::Up,
+        _ => OperState::Unknown,
+    }
+}
+
+fn address_record(message: &AddressMessage) -> Option<AddressRecord> {
+    let (mut address, mut local) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            // On a point-to-point link the other attribute is the peer.
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            _ => {}
+        }
+    }
+    Some(AddressRecord {
+        link: message.header.index,
+        address: Prefixed { address: local.or(address)?, length: message.header.prefix_len },
+        global: message.header.scope == AddressScope::Universe,
+    })
+}
+
+/// A default route of the main table; none if the message is about another one.
+fn default_route(message: &RouteMessage) -> Option<DefaultRoute> {
+    let header = &message.header;
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let (mut table, mut link, mut gateway, mut metric) = (u32::from(header.table), None, None, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::MultiPath(hops) => {
+                if let Some(hop) = hops.first() {
+                    link = Some(hop.interface_index);
+                    gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+                        RouteAttribute::Gateway(address) => ip(address),
+                        _ => None,
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+    let default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast && table == main;
+    let v6 = header.address_family == AddressFamily::Inet6;
+    if default { Some(DefaultRoute { metric, v6, link: link?, gateway }) } else { None }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! `orchestratorctl` on the network of a host.
+
+use std::process::{Command, Stdio};
+
+use orchestrator_tests::binary;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::rig::{Host, PATIENCE, until};
+
+fn orchestratorctl(host: &Host, words: &str) -> tokio::process::Command {
+    let mut command = Command::new(binary("orchestratorctl"));
+    host.environment(&mut command);
+    command.args(words.split(' ')).stdin(Stdio::null());
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true);
+    command
+}
+
+/// Exit code, standard output, standard error.
+async fn run(host: &Host, words: &str) -> (i32, String, String) {
+    let output = tokio::time::timeout(PATIENCE, orchestratorctl(host, words).output()).await.unwrap().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+async fn host() -> Host {
+    let host = Host::start(|net| {
+        net.ip("link add lan0 address 02:00:00:00:00:07 type veth peer name lan0-far");
+        net.ip("link set lan0-far up");
+        net.ip("link set lan0 up");
+        net.ip("address add 192.0.2.7/24 dev lan0");
+        net.ip("route add default via 192.0.2.1 dev lan0");
+    })
+    .await;
+    until("the host is online", async || host.network().await.online().await.unwrap().then_some(())).await;
+    host
+}
+
+#[tokio::test]
+async fn links_are_listed_and_shown() {
+    let host = host().await;
+    let (code, text, _) = run(&host, "link list").await;
+    assert_eq!(code, 0);
+    assert!(text.starts_with("LINK"), "{text}");
+    let line = text.lines().find(|line| line.starts_with("lan0 *")).unwrap_or_else(|| panic!("{text}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[..7], ["lan0", "*", "veth", "up", "yes", "02:00:00:00:00:07", "1500"], "{line}");
+    assert_eq!(words.last(), Some(&"192.0.2.1"), "{line}");
+
+    let (_, text, _) = run(&host, "--json link list").await;
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&all["default_link"], &all["online"]), (&json!("lan0"), &json!(true)));
+    let (_, text, _) = run(&host, "--json link show lan0").await;
+    let one: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&one["link"]["kind"], &one["link"]["carrier"]), (&json!("veth"), &json!(true)));
+    assert!(one["statistics"]["tx-packets"].as_u64().is_some(), "{one}");
+    let (_, text, _) = run(&host, "link show lan0").await;
+    assert!(text.contains("Gateway:            192.0.2.1\n") && text.contains("rx-bytes:"), "{text}");
+    assert_eq!(
+        run(&host, "link show lan9").await,
+        (6, String::new(), "orchestratorctl: There is no link \"lan9\".\n".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_openmetrics() {
+    let host = host().await;
+    let (code, text, _) = run(&host, "metrics").await;
+    assert_eq!(code, 0);
+    assert!(text.contains("\norchestratord_host_memory_size_bytes ") && text.ends_with("# EOF\n"), "{text}");
+    let (_, json, _) = run(&host, "--json metrics").await;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(json["metrics"].as_str().unwrap().starts_with("# TYPE "), "{json}");
+}
+
+#[tokio::test]
+async fn watch_network_prints_what_changes() {
+    let host = host().await;
+    let mut watch = orchestratorctl(&host, "--json watch network").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = async |event: &str, change: &str, name: &str| loop {
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a line").unwrap().unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        let of = line["link"]["name"].as_str().or(line["default_link"].as_str()).unwrap_or_default();
+        if line["event"] == event && line["change"].as_str().unwrap_or_default() == change && of == name {
+            return line;
+        }
+    };
+    assert_eq!(next("network", "", "lan0").await["online"], json!(true));
+    next("link", "present", "lan0-far").await;
+    host.net.ip("link add br0 type bridge");
+    next("link", "added", "br0").await;
+    host.net.ip("link set lan0 mtu 1400");
+    while next("link", "changed", "lan0").await["link"]["mtu"] != json!(1400) {}
+    host.net.ip("link del br0");
+    next("link", "removed", "br0").await;
+    watch.kill().await.unwrap();
+}
