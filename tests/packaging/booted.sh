@@ -19,14 +19,15 @@ for tool in systemd-nspawn debootstrap unshare nsenter setpriv; do
     command -v "$tool" >/dev/null || cannot "$tool is missing (Debian packages systemd-container, debootstrap and util-linux)"
 done
 
-# The image is made once for each text of rootfs.sh. Python, which autopkgtest is written in, plays the server of the Mender client.
+# The image is made once for each text of rootfs.sh. Python, which autopkgtest is written in, plays the server of the Mender client;
+# the operator's guide makes keys with openssl.
 base=$root/target/booted
-image=$base/packaging-autopkgtest-$(sha256sum tests/system/rootfs.sh | cut -c1-16)
+image=$base/packaging-autopkgtest-openssl-$(sha256sum tests/system/rootfs.sh | cut -c1-16)
 mkdir -p "$base"
 if [ ! -d "$image" ]; then
     echo "booted.sh: making $image, this takes a minute" >&2
     rm -rf "${base:?}/packaging-unfinished"
-    sh tests/system/rootfs.sh "$base/packaging-unfinished" autopkgtest >"$base/packaging.log" 2>&1 ||
+    sh tests/system/rootfs.sh "$base/packaging-unfinished" autopkgtest,openssl >"$base/packaging.log" 2>&1 ||
         cannot "the image cannot be made: $(tail -n 3 "$base/packaging.log")"
     mv "$base/packaging-unfinished" "$image"
 fi
@@ -64,7 +65,7 @@ fail() {
 # --- the machine -----------------------------------------------------------------------------------------------------------
 
 seed=$work/seed
-mkdir -p "$seed"/{data/mender,data/server,etc/mender,etc/systemd/system,packages,checks,usr/share/mender/identity}
+mkdir -p "$seed"/{data/mender,data/server,etc/mender,etc/systemd/system,packages,checks/debian,usr/share/mender/identity}
 echo device_type=bench >"$seed/data/mender/device_type"
 echo artifact_name=factory >"$seed/etc/mender/artifact_info"
 cat >"$seed/etc/mender/mender.conf" <<'END'
@@ -77,7 +78,10 @@ cat >"$seed/etc/systemd/system/mender-server.service" <<'END'
 ExecStart=/usr/bin/python3 /checks/server.py 8000 /data/server
 END
 cp "$packages"/orchestratord{,-mender,-dev}_*.deb "$seed/packages/"
-cp -r debian tests/mender/server.py interfaces/v1/demo-component "$seed/checks/"
+awk '/^```sh$/ { on = 1; next } /^```$/ { on = 0 } on' docs/operators-guide.md >"$seed/checks/guide"
+# Without debian/control, autopkgtest takes it for a tree that is built already.
+cp -r debian/tests "$seed/checks/debian/"
+cp tests/mender/server.py interfaces/v1/demo-component "$seed/checks/"
 
 setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child=KILL --mount-proc --propagation private \
     sh tests/system/boot.sh "$image" "$seed" "$group" </dev/null >"$work/console" 2>&1 &
@@ -129,9 +133,12 @@ inside "$files" >"$work/before"
 
 do_it "apt install" 'apt-get install -y --no-install-recommends /packages/orchestratord_*.deb /packages/orchestratord-mender_*.deb /packages/orchestratord-dev_*.deb'
 # This machine is the container that the tests ask for, and it may break.
-do_it "autopkgtest" 'cd /checks && autopkgtest --ignore-restrictions=isolation-container,breaks-testbed /packages/*.deb -B /checks/ -- null'
-sed -n '/^autopkgtest .*summary/,$p' "$work/output"
+do_it "autopkgtest" 'PYTHONDONTWRITEBYTECODE=1 autopkgtest --ignore-restrictions=isolation-container,breaks-testbed /packages/*.deb /checks -- null'
+grep -E '^[a-z]+ +(PASS|FAIL|SKIP|FLAKY)' "$work/output" | sed 's/^/   /'
 do_it "nothing went wrong on the way" '! systemctl --failed --quiet --plain | grep orchestrator'
+
+do_it "the commands of the operator's guide, as they stand there" 'sh -ex /checks/guide'
+do_it "without what the guide has brought" 'rm -r /srv/press /media/release-3 /etc/mender-orchestrator/*'
 
 # --- the Mender client -----------------------------------------------------------------------------------------------------------
 

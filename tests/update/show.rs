@@ -1,6 +1,7 @@
 //! `show-provides` and `show-inventory`: lines, order, exit codes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 
 use orchestrator_tests::system::{System, stop_before};
@@ -94,6 +95,52 @@ async fn components_are_asked_side_by_side_and_a_hanging_one_only_costs_its_own_
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(lines(&output).len(), 2);
     assert_eq!(system.programs(), [0; 0]);
+}
+
+/// Also the first and the last of them are asked at the same time.
+#[tokio::test]
+async fn fifty_components_are_asked_side_by_side() {
+    let names: Vec<_> = (1..=50).map(|number| format!("R{number}")).collect();
+    let components: Vec<_> = names.iter().map(|name| ("rtos", name.as_str(), 1)).collect();
+    let mut system = System::new(&components).await;
+    system.configure("QueryTimeoutSeconds", 120);
+    system.observe("rtos");
+    system.start_daemon().await;
+    system.set("R1", "Inventory.meet", "R50\n");
+    system.set("R50", "Inventory.meet", "R1\n");
+    let output = system.mender(&["show-inventory"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut expected: Vec<_> =
+        names.iter().map(|name| format!("rtos.{name}.rootfs-image.demo-rtos.version=rtos-1")).collect();
+    expected.sort();
+    assert_eq!(lines(&output), expected);
+}
+
+/// The limit is one for all that a Component is asked, or three slow answers would cost the client the inventory of all. One that does not
+/// end when it is told to is not waited for either.
+#[tokio::test]
+async fn the_inventory_does_not_wait_for_a_component_beyond_the_limit_for_all_its_queries() {
+    let mut system = System::new(&[("quick", "Q", 1), ("slow", "S", 1), ("deaf", "D", 1)]).await;
+    system.configure("QueryTimeoutSeconds", 8);
+    system.start_daemon().await;
+    for query in ["Provides", "Inventory"] {
+        system.set("S", &format!("{query}.sleep"), "5\n");
+    }
+    let (program, late) = (system.program("deaf"), system.path("late"));
+    fs::remove_file(&program).unwrap();
+    // SIGKILL would come ten seconds after SIGTERM.
+    let script = format!(
+        "#!/bin/sh\ntrap '' TERM\nfor _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do sleep 1; done\n: >'{}'\n",
+        late.display()
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let output = system.mender(&["show-inventory"]).await;
+    assert!(!late.exists(), "it was waited for");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert_eq!(lines(&output), ["quick.Q.rootfs-image.demo-quick.version=quick-1"], "{said}");
+    assert!(said.contains("Inventory of Component \\\"slow.S") && said.contains("type \\\"deaf"), "{said}");
 }
 
 /// They need no lock: while a deployment rests they ask, while a Job works they tell what is known.

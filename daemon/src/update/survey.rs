@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::component::ComponentKey;
@@ -14,6 +16,10 @@ use super::prepare::duplicate;
 use super::runner::KILL_GRACE;
 use super::topology::{Topology, TopologyComponent};
 use crate::core::error::{Error, Kind};
+
+/// How much longer than its queries may take a Component is waited for. Whatever does not end on SIGTERM is left to its runner then:
+/// the Mender client ends an inventory script after ten seconds, and drops what all the others have said.
+const ABANDON: Duration = Duration::from_secs(1);
 
 /// A Component that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +49,7 @@ pub struct Survey {
 pub async fn survey(topology: &Topology, environment: &Environment) -> Survey {
     let asked = topology.components.iter().enumerate().map(|(number, component)| async move {
         let _slot = environment.slot().await;
-        ask(number, component, environment).await
+        ask(number, component, environment, None).await
     });
     let mut survey = Survey::default();
     for answer in join_all(asked).await {
@@ -61,21 +67,13 @@ pub async fn survey(topology: &Topology, environment: &Environment) -> Survey {
     survey
 }
 
-/// Asks all Components for `Provides`, and for `Inventory` too if the scope wants it.
+/// Asks all Components for `Provides`, and for `Inventory` too if the scope wants it. The queries of each one, and the wait for its turn, take
+/// the query timeout in all; a Component that needs more has not answered.
 pub async fn inventory(topology: &Topology, environment: &Environment, scope: InventoryScope) -> (Survey, Inventory) {
+    let limit = Instant::now() + environment.settings.query_timeout;
     let asked = topology.components.iter().enumerate().map(|(number, component)| async move {
-        let _slot = environment.slot().await;
-        let (surveyed, interface) = ask(number, component, environment).await?;
-        let mut pairs: Vec<(String, String)> = surveyed.provides.clone().into_iter().collect();
-        if scope == InventoryScope::All {
-            pairs.extend(interface.inventory(&unique_tag("Inventory"), &CancellationToken::new()).await?);
-        }
-        // Of a Component without a version key nothing is reported: the server could not make sense of it.
-        if super::answers::version_key(&surveyed.provides, &surveyed.interface).is_none() {
-            let text = format!("Component \"{}\": missing version key in Provides.", surveyed.key);
-            return Err(Error::new(Kind::InterfaceFailed, text));
-        }
-        Ok((surveyed, pairs))
+        let answer = ask_for_inventory(number, component, environment, scope, limit);
+        timeout_at(limit + ABANDON, answer).await.unwrap_or_else(|_| Err(late(component, environment)))
     });
     let (mut survey, mut inventory) = (Survey::default(), Inventory::default());
     for answer in join_all(asked).await {
@@ -99,10 +97,52 @@ pub async fn inventory(topology: &Topology, environment: &Environment, scope: In
     (survey, inventory)
 }
 
+async fn ask_for_inventory(
+    number: usize,
+    component: &TopologyComponent,
+    environment: &Environment,
+    scope: InventoryScope,
+    limit: Instant,
+) -> Result<(Surveyed, Vec<(String, String)>), Error> {
+    let _slot = environment.slot().await;
+    let (surveyed, interface) = ask(number, component, environment, Some(limit)).await?;
+    let mut pairs: Vec<(String, String)> = surveyed.provides.clone().into_iter().collect();
+    if scope == InventoryScope::All {
+        let interface = interface.limited(left(component, environment, Some(limit))?);
+        pairs.extend(interface.inventory(&unique_tag("Inventory"), &CancellationToken::new()).await?);
+    }
+    // Of a Component without a version key nothing is reported: the server could not make sense of it.
+    if super::answers::version_key(&surveyed.provides, &surveyed.interface).is_none() {
+        let text = format!("Component \"{}\": missing version key in Provides.", surveyed.key);
+        return Err(Error::new(Kind::InterfaceFailed, text));
+    }
+    Ok((surveyed, pairs))
+}
+
+/// Time for the next query.
+fn left(component: &TopologyComponent, environment: &Environment, limit: Option<Instant>) -> Result<Duration, Error> {
+    let Some(limit) = limit else { return Ok(environment.settings.query_timeout) };
+    let left = limit.saturating_duration_since(Instant::now());
+    if left.is_zero() { Err(late(component, environment)) } else { Ok(left) }
+}
+
+/// The id may not be known yet, so the Interface has to tell which Component it is.
+fn late(component: &TopologyComponent, environment: &Environment) -> Error {
+    let arguments = component.interface_args.join(" ");
+    let text = format!(
+        "A Component of type \"{}\" (Interface \"{}\", arguments \"{arguments}\") has not answered within {} seconds.",
+        component.component_type,
+        component.interface,
+        environment.settings.query_timeout.as_secs()
+    );
+    Error::new(Kind::InterfaceFailed, text)
+}
+
 async fn ask(
     number: usize,
     component: &TopologyComponent,
     environment: &Environment,
+    limit: Option<Instant>,
 ) -> Result<(Surveyed, Interface), Error> {
     let settings = &environment.settings;
     let program = Interface::locate(&settings.data_dir, &component.interface)?;
@@ -115,7 +155,7 @@ async fn ask(
         arguments: component.interface_args.clone(),
         root: tree.root().to_owned(),
         runner: environment.runner.clone(),
-        timeout: settings.query_timeout,
+        timeout: left(component, environment, limit)?,
         patience: KILL_GRACE,
         log: LogSink::none(),
     };
@@ -123,6 +163,7 @@ async fn ask(
     let id = interface.identity(&unique_tag("Identity"), &cancel).await?;
     interface.component = ComponentKey { component_type: component.component_type.clone(), id };
     let key = interface.component.clone();
+    interface.timeout = left(component, environment, limit)?;
     let provides = interface.provides(&unique_tag("Provides"), &cancel).await?;
     let surveyed = Surveyed {
         key,
