@@ -15,3 +15,4 @@ mod rollback;
 mod show;
 mod streams;
 mod tree;
+mod unattended;
