@@ -13,8 +13,9 @@ use orchestratord::update::artifact::{self, ArtifactSpec};
 use tempfile::TempDir;
 use zbus::Connection;
 
+use crate::disturbance::{Disturbance, Point};
 use crate::scenario::Scenario;
-use crate::tracer::{Disturbance, Log, Logged, Point, Traced};
+use crate::tracer::{Log, Logged, Traced};
 
 /// How long anything may take before it counts as hanging. Under load a deployment takes seconds; nothing is measured here.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -218,9 +219,9 @@ impl Bed {
             let points = daemon.take_points();
             self.disturbance = self.disturbance.after(points.len());
             self.points.extend(points);
-            if let Some(hit) = daemon.hit() {
+            if let Some(hit) = daemon.take_hit() {
                 self.hit = Some(hit);
-                self.disturbance = Disturbance::None;
+                self.disturbance = self.disturbance.met();
             }
         }
         (self.hit.clone(), self.points.clone())

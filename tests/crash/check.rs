@@ -152,6 +152,11 @@ fn end(bed: &Bed, scenario: &Scenario) -> Result<End> {
     }
 }
 
+/// The System is old or new as a whole, or the daemon says that it is neither.
+pub fn ended(bed: &Bed, scenario: &Scenario) -> Result<()> {
+    end(bed, scenario).map(drop)
+}
+
 /// What is refused has touched nothing.
 fn refused(run: &Run<'_>, lines: &[Line<'_>]) -> Result<()> {
     let first = run.told.first().filter(|(call, told)| call.starts_with("Install") && matches!(told, Told::Refused(_)));

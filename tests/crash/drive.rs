@@ -7,8 +7,8 @@ use orchestratord_dbus::{JobProxy, Options, UpdateProxy, job};
 use zbus::proxy::CacheProperties;
 
 use crate::bed::{Bed, PATIENCE};
+use crate::disturbance::Disturbance;
 use crate::scenario::{Flow, Scenario};
-use crate::tracer::Disturbance;
 
 /// What a call told its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Told {
 
 /// A call on the deployment.
 #[derive(Debug, Clone, Copy)]
-enum Verb {
+pub enum Verb {
     Install(u8),
     Resume,
     Rollback,
@@ -66,6 +66,13 @@ impl<'b> Run<'b> {
         Ok(run)
     }
 
+    /// The same from where a machine stands that is switched on.
+    pub async fn take_up(bed: &'b mut Bed, scenario: Scenario) -> Result<Self> {
+        let run = Self { bed, scenario, told: Vec::new(), lossy: false, reboots_seen: 0, claimed: None };
+        run.settled().await?;
+        Ok(run)
+    }
+
     async fn update(&self) -> Result<UpdateProxy<'static>> {
         Ok(UpdateProxy::builder(&self.bed.connection).cache_properties(CacheProperties::No).build().await?)
     }
@@ -86,7 +93,7 @@ impl<'b> Run<'b> {
     }
 
     /// Makes a call and waits for the end of its Job, or for the end of the daemon, or for a reboot of the host.
-    async fn call(&mut self, verb: Verb, stops: &[&str], defer: bool) -> Result<Told> {
+    pub async fn call(&mut self, verb: Verb, stops: &[&str], defer: bool) -> Result<Told> {
         let name = format!("{verb:?}");
         self.bed.note(&format!("client {name}"));
         let manifest = match verb {
@@ -148,6 +155,9 @@ impl<'b> Run<'b> {
         let begun = Instant::now();
         loop {
             ensure!(begun.elapsed() < PATIENCE, "no end of reboots");
+            if self.bed.daemon().is_terminated() {
+                self.bed.daemon().wait_gone();
+            }
             // A reboot that was asked for is done by the host, whatever became of the daemon.
             let asked = self.bed.reboots();
             if asked > self.reboots_seen {
@@ -262,7 +272,7 @@ impl<'b> Run<'b> {
     }
 
     /// A person looks: what is open is resumed, what was not told is asked for.
-    async fn finish(&mut self) -> Result<()> {
+    pub async fn finish(&mut self) -> Result<()> {
         for _ in 0..5 {
             let state = self.calm().await?;
             self.command(Verb::Resume, &[], false).await?;

@@ -8,8 +8,11 @@
 
 mod bed;
 mod check;
+mod damage;
+mod disturbance;
 mod drive;
 mod scenario;
+mod syscall;
 mod tracer;
 
 use std::collections::BTreeMap;
@@ -22,9 +25,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 
 use bed::Bed;
+use disturbance::{Disturbance, Point};
 use drive::Run;
 use scenario::{End, SCENARIOS, Scenario};
-use tracer::{Disturbance, Point};
 
 /// The scenarios in which the medium fails, too.
 const FAULTY: [&str; 7] = [
@@ -146,6 +149,9 @@ fn matrix() -> Result<usize> {
         passed += tally.passed;
         failed += tally.failed;
     }
+    let (sound, unsound) = damage::damage(whole)?;
+    passed += sound;
+    failed += unsound;
     println!("{} runs ended before their point, {} s", unhit.into_inner(), begun.elapsed().as_secs());
     println!("crash points: {passed} passed, {failed} failed");
     Ok(failed)
@@ -173,6 +179,13 @@ fn cases(scenario: usize, points: &[Point]) -> Vec<Case> {
             point.by_daemon && ["deployment", "last", "manifests"].iter().any(|name| point.path.starts_with(name));
         if of_record && matches!(point.call, "fsync" | "fdatasync" | "rename") {
             add(Disturbance::KillAfter(at));
+        }
+        // The same for a daemon that recovers, and for one that may put its things in order.
+        if faulty && at.is_multiple_of(3) {
+            add(Disturbance::KillTwice(at, 1 + at % 40));
+        }
+        if faulty && point.by_daemon && at.is_multiple_of(2) {
+            add(Disturbance::Terminate(at));
         }
         if faulty && point.by_daemon {
             add(Disturbance::FailOnce(by_daemon, Errno::EIO));
@@ -278,7 +291,9 @@ fn one(word: &str, scenario: usize) -> Result<usize> {
         "hold" => Disturbance::KillHolding(at),
         "after" => Disturbance::KillAfter(at),
         "power" => Disturbance::PowerCut(at),
-        _ => bail!("the disturbance is none, kill, hold, after, power, once, full, read-only or broken"),
+        "twice" => Disturbance::KillTwice(at, 1 + at % 40),
+        "term" => Disturbance::Terminate(at),
+        _ => bail!("the disturbance is none, kill, hold, after, power, twice, term, once, full, read-only or broken"),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
@@ -16,81 +15,14 @@ use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::libc::{self, user_regs_struct};
+use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// What happens at the point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disturbance {
-    /// Nothing: the points are only counted.
-    None,
-    /// The daemon dies before the call takes effect. Programs of Interfaces that run go on.
-    Kill(usize),
-    /// As [`Disturbance::Kill`], but the program that came to the point (or runs at it) stands still until the next daemon
-    /// is up.
-    KillHolding(usize),
-    /// The daemon dies when the call has taken effect, and has not done anything else yet.
-    KillAfter(usize),
-    /// The machine dies before the call takes effect, and with it all programs; what was not synced is lost.
-    PowerCut(usize),
-    /// The call fails with this error, once. Only points of the daemon are counted.
-    FailOnce(usize, Errno),
-    /// From here on all calls that need the medium fail with this error, until it is lifted. Only points of the daemon are
-    /// counted.
-    FailFrom(usize, Errno),
-}
-
-impl Disturbance {
-    fn at(self) -> usize {
-        match self {
-            Self::None => usize::MAX,
-            Self::Kill(at)
-            | Self::KillHolding(at)
-            | Self::KillAfter(at)
-            | Self::PowerCut(at)
-            | Self::FailOnce(at, _)
-            | Self::FailFrom(at, _) => at,
-        }
-    }
-
-    /// The same for a daemon that starts after so many points.
-    pub fn after(self, points: usize) -> Self {
-        match self {
-            Self::None => Self::None,
-            Self::Kill(at) => Self::Kill(at.saturating_sub(points)),
-            Self::KillHolding(at) => Self::KillHolding(at.saturating_sub(points)),
-            Self::KillAfter(at) => Self::KillAfter(at.saturating_sub(points)),
-            Self::PowerCut(at) => Self::PowerCut(at.saturating_sub(points)),
-            Self::FailOnce(at, error) => Self::FailOnce(at.saturating_sub(points), error),
-            Self::FailFrom(at, error) => Self::FailFrom(at.saturating_sub(points), error),
-        }
-    }
-
-    /// The medium fails; nobody dies.
-    pub fn is_fault(self) -> bool {
-        matches!(self, Self::FailOnce(..) | Self::FailFrom(..))
-    }
-}
-
-/// A system call that changes a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Point {
-    /// Made by the daemon, not by the program of an Interface.
-    pub by_daemon: bool,
-    /// Its name.
-    pub call: &'static str,
-    /// The file, below the state directory or the directory of the Components.
-    pub path: String,
-}
-
-impl std::fmt::Display for Point {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{} {} {}", if self.by_daemon { "daemon" } else { "script" }, self.call, self.path)
-    }
-}
+use crate::disturbance::{Disturbance, Point};
+use crate::syscall::Call;
 
 /// A line that a program wrote to the log of calls, or that the test wrote there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +50,7 @@ struct Shared {
     armed: AtomicBool,
     lifted: AtomicBool,
     released: AtomicBool,
+    terminated: AtomicBool,
     end_all: AtomicBool,
     count: AtomicUsize,
     daemon: AtomicI32,
@@ -197,9 +130,14 @@ impl Traced {
         std::mem::take(&mut self.shared.points.lock().unwrap())
     }
 
-    /// Where it was disturbed, if it was.
-    pub fn hit(&self) -> Option<Point> {
-        self.shared.hit.lock().unwrap().clone()
+    /// Where it was disturbed, if it was since the last time.
+    pub fn take_hit(&self) -> Option<Point> {
+        self.shared.hit.lock().unwrap().take()
+    }
+
+    /// The daemon was told to end at its point.
+    pub fn is_terminated(&self) -> bool {
+        self.shared.terminated.load(Ordering::SeqCst)
     }
 
     /// The daemon has ended.
@@ -447,7 +385,11 @@ impl Tracer {
             if number == self.disturbance.at() {
                 *self.shared.hit.lock().unwrap() = Some(point.clone());
                 match self.disturbance {
-                    Disturbance::Kill(_) => {
+                    Disturbance::Terminate(_) => {
+                        self.shared.terminated.store(true, Ordering::SeqCst);
+                        let _ = kill(self.daemon, Signal::SIGTERM);
+                    }
+                    Disturbance::Kill(_) | Disturbance::KillTwice(..) => {
                         self.kill_daemon();
                         self.logged(text);
                         return go_on(task, None);
@@ -550,115 +492,4 @@ fn go_on(task: Pid, signal: Option<Signal>) {
 struct Said {
     process: Pid,
     text: String,
-}
-
-/// A call with the file it changes.
-struct Call {
-    name: &'static str,
-    path: PathBuf,
-    from: Option<PathBuf>,
-    /// What is written, if it may be a line of the log.
-    text: Option<String>,
-}
-
-impl Call {
-    fn read(task: Pid, registers: &user_regs_struct) -> Option<Self> {
-        let number = i64::try_from(registers.orig_rax).ok()?;
-        let arguments = [registers.rdi, registers.rsi, registers.rdx, registers.r10];
-        let by_descriptor = |name| {
-            let link = fs::read_link(format!("/proc/{task}/fd/{}", arguments[0])).ok()?;
-            Some(Self { name, path: link, from: None, text: None })
-        };
-        let by_path = |name, directory: Option<usize>, text: usize| {
-            let path = resolve(task, directory.map(|index| arguments[index]), arguments[text])?;
-            Some(Self { name, path, from: None, text: None })
-        };
-        match number {
-            libc::SYS_write => {
-                let call = by_descriptor("write")?;
-                let text =
-                    call.path.ends_with("calls.log").then(|| read_text(task, arguments[1], arguments[2])).flatten();
-                Some(Self { text, ..call })
-            }
-            libc::SYS_pwrite64 | libc::SYS_writev => by_descriptor("write"),
-            libc::SYS_copy_file_range => {
-                let link = fs::read_link(format!("/proc/{task}/fd/{}", arguments[2])).ok()?;
-                Some(Self { name: "write", path: link, from: None, text: None })
-            }
-            libc::SYS_ftruncate | libc::SYS_fallocate => by_descriptor("truncate"),
-            libc::SYS_fsync => by_descriptor("fsync"),
-            libc::SYS_fdatasync => by_descriptor("fdatasync"),
-            libc::SYS_unlink | libc::SYS_rmdir => by_path("unlink", None, 0),
-            libc::SYS_unlinkat => by_path("unlink", Some(0), 1),
-            libc::SYS_mkdir => by_path("mkdir", None, 0),
-            libc::SYS_mkdirat => by_path("mkdir", Some(0), 1),
-            libc::SYS_mknod => by_path("mknod", None, 0),
-            libc::SYS_mknodat => by_path("mknod", Some(0), 1),
-            libc::SYS_open => by_path("create", None, 0),
-            libc::SYS_openat => by_path("create", Some(0), 1),
-            libc::SYS_rename => {
-                Some(Self { from: Some(resolve(task, None, arguments[0])?), ..by_path("rename", None, 1)? })
-            }
-            libc::SYS_renameat | libc::SYS_renameat2 => Some(Self {
-                from: Some(resolve(task, Some(arguments[0]), arguments[1])?),
-                ..by_path("rename", Some(2), 3)?
-            }),
-            _ => None,
-        }
-    }
-
-    /// It will not change anything.
-    fn is_void(&self) -> bool {
-        match self.name {
-            "mkdir" | "mknod" => self.path.symlink_metadata().is_ok(),
-            "unlink" => self.path.symlink_metadata().is_err(),
-            "rename" => self.from.as_ref().is_some_and(|from| from.symlink_metadata().is_err()),
-            "write" | "create" => self.path.symlink_metadata().is_ok_and(|found| {
-                use std::os::unix::fs::FileTypeExt;
-                found.file_type().is_fifo()
-            }),
-            _ => false,
-        }
-    }
-
-    /// Whether a medium in that condition lets such a call fail.
-    fn can_fail_with(&self, error: Errno) -> bool {
-        match error {
-            Errno::ENOSPC => match self.name {
-                "create" => self.path.symlink_metadata().is_err(),
-                "write" => self.path.file_name().is_none_or(|name| name != "journal"),
-                "mkdir" | "mknod" => true,
-                _ => false,
-            },
-            _ => true,
-        }
-    }
-}
-
-/// Bytes in the memory of a task, as text.
-fn read_text(task: Pid, address: u64, length: u64) -> Option<String> {
-    let memory = fs::File::open(format!("/proc/{task}/mem")).ok()?;
-    let mut bytes = vec![0; usize::try_from(length).ok()?.min(4096)];
-    memory.read_exact_at(&mut bytes, address).ok()?;
-    String::from_utf8(bytes).ok()
-}
-
-/// The path in an argument, made absolute.
-fn resolve(task: Pid, directory: Option<u64>, address: u64) -> Option<PathBuf> {
-    let memory = fs::File::open(format!("/proc/{task}/mem")).ok()?;
-    let mut bytes = vec![0; 4096];
-    let count = memory.read_at(&mut bytes, address).ok()?;
-    let end = bytes[..count].iter().position(|byte| *byte == 0)?;
-    let path = PathBuf::from(String::from_utf8_lossy(&bytes[..end]).into_owned());
-    if path.is_absolute() {
-        return Some(path);
-    }
-    let base = match directory {
-        // An int in a register: its upper half means nothing.
-        Some(descriptor) if descriptor & 0xffff_ffff != u64::from(libc::AT_FDCWD.cast_unsigned()) => {
-            format!("/proc/{task}/fd/{descriptor}")
-        }
-        _ => format!("/proc/{task}/cwd"),
-    };
-    Some(fs::read_link(base).ok()?.join(path))
 }

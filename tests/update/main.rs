@@ -17,3 +17,4 @@ mod rollback;
 mod show;
 mod streams;
 mod tree;
+mod unattended;

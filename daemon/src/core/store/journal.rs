@@ -10,7 +10,8 @@
 //! entry that counts on one that is lost. The second copy saves an entry from damage to a few bytes.
 //!
 //! The rest of the file is zeros, written ahead in steps: growing a file costs metadata writes at every append, and a
-//! file system that is full later cannot stop the appends that fit. The number of the entry is part of the checksum,
+//! file system that is full later cannot stop the appends that fit. It also tells a torn append from a file whose end was
+//! lost: the former has its zeros behind it. The number of the entry is part of the checksum,
 //! so a stale entry left behind a torn one never passes for its successor.
 
 use std::fs::{File, OpenOptions};
@@ -97,6 +98,11 @@ impl Journal {
         }
         let found = scan(&bytes).map_err(|lost| damaged(format!("entry {lost} is lost, and later ones are not")))?;
         let (allocated, end) = (bytes.len() as u64, found.end as u64);
+        // Room is made in whole steps before it is used, so a power cut may leave a part of a step, but no entry in one.
+        let whole = allocated - allocated % STEP;
+        if whole == 0 || (whole < allocated && end > whole) {
+            return Err(damaged(format!("only {allocated} bytes of it are left")));
+        }
         let number = u32::try_from(found.entries.len()).unwrap_or(u32::MAX);
         let journal = Self { file, path: path.to_owned(), number, safe: number, end, allocated, uncertain: false };
         if found.tail == Tail::Torn {
@@ -121,7 +127,7 @@ impl Journal {
         let size = both.len() as u64;
         // Behind the entry there is always room for the zero length that ends the journal.
         if self.end + size + FRAME as u64 > self.allocated {
-            self.allocate(self.end + size + FRAME as u64 + STEP)?;
+            self.allocate(self.end + size + FRAME as u64)?;
             self.file.sync_all().map_err(StoreError::of("sync", &self.path))?;
         }
         let written = self.file.write_all_at(&both, self.end).map_err(StoreError::of("append to", &self.path));
@@ -163,7 +169,9 @@ impl Journal {
         self.end
     }
 
+    /// Makes room for at least so many bytes in all.
     fn allocate(&mut self, length: u64) -> Result<(), StoreError> {
+        let length = length.next_multiple_of(STEP);
         self.zero(self.allocated, length - self.allocated)?;
         self.allocated = length;
         Ok(())
@@ -279,6 +287,36 @@ mod tests {
         (directory, path)
     }
 
+    /// A file that lost its end looks like one whose last append was torn, but for its length.
+    #[test]
+    fn a_lost_end_is_damage_and_no_torn_append() {
+        let (_directory, path) = journal_with(&[b"one", b"two"]);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, STEP);
+        for at in 0..200 {
+            std::fs::write(&path, &bytes[..at]).unwrap();
+            let error = Journal::open(&path).unwrap_err();
+            assert_eq!(error.io().kind(), io::ErrorKind::InvalidData, "{at}");
+        }
+        // Entries beyond the first step, cut in the middle of one.
+        let (_directory, path) = journal_with(&[&[7; 100_000], &[8; 100_000]]);
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, 2 * STEP);
+        std::fs::write(&path, &bytes[..350_000]).unwrap();
+        let error = Journal::open(&path).unwrap_err();
+        assert!(error.to_string().contains("350000 bytes"), "{error}");
+        // A power cut while room is made for the next entry.
+        let (_directory, path) = journal_with(&[b"one"]);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(&[0; 1000]);
+        std::fs::write(&path, &bytes).unwrap();
+        let (mut journal, found) = Journal::open(&path).unwrap();
+        assert_eq!((found.entries.len(), found.tail), (1, Tail::Clean));
+        journal.append(&vec![1; 300_000], true).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().1.entries.len(), 2);
+        assert_eq!(std::fs::metadata(&path).unwrap().len() % STEP, 0);
+    }
+
     #[test]
     fn entries_come_back_in_order_and_more_can_be_added() {
         let (_directory, path) = journal_with(&[b"one", b"two"]);
@@ -319,19 +357,17 @@ mod tests {
         for at in MAGIC.len()..places(&entries)[2].1 {
             let mut cut = whole.clone();
             cut[at..].fill(0);
-            for damaged in [cut, whole[..at].to_vec()] {
-                std::fs::write(&path, &damaged).unwrap();
-                let (mut journal, found) = Journal::open(&path).unwrap();
-                // The first copy is enough.
-                let complete = places(&entries).iter().filter(|(begin, end)| begin.midpoint(*end) <= at).count();
-                assert_eq!(found.entries, entries[..complete].to_vec(), "at {at}");
-                // What is appended now stands directly behind, and nothing stale comes back.
-                journal.append(b"new", true).unwrap();
-                drop(journal);
-                let again = Journal::open(&path).unwrap().1;
-                assert_eq!(again.entries.len(), complete + 1, "at {at}");
-                assert_eq!(again.tail, Tail::Clean, "at {at}");
-            }
+            std::fs::write(&path, &cut).unwrap();
+            let (mut journal, found) = Journal::open(&path).unwrap();
+            // The first copy is enough.
+            let complete = places(&entries).iter().filter(|(begin, end)| begin.midpoint(*end) <= at).count();
+            assert_eq!(found.entries, entries[..complete].to_vec(), "at {at}");
+            // What is appended now stands directly behind, and nothing stale comes back.
+            journal.append(b"new", true).unwrap();
+            drop(journal);
+            let again = Journal::open(&path).unwrap().1;
+            assert_eq!(again.entries.len(), complete + 1, "at {at}");
+            assert_eq!(again.tail, Tail::Clean, "at {at}");
         }
     }
 
