@@ -294,17 +294,19 @@ fn failure(error: &reqwest::Error) -> Failure {
     let mut source = error.source();
     while let Some(inner) = source {
         reason = inner.to_string();
-        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| hidden.and_then(|hidden| hidden.downcast_ref::<rustls::Error>()));
-        if let Some(tls) = tls {
+        if let Some(tls) = tls_error(inner) {
             return Failure::Lasting(format!("TLS: {tls}"));
         }
         source = inner.source();
     }
     let reason = reason.trim_end_matches('.').to_owned();
     if error.is_redirect() || error.is_builder() { Failure::Lasting(reason) } else { Failure::passing(reason) }
+}
+
+/// The error of TLS in another one. What an [`io::Error`] wraps is not among its sources.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let within = |error: &'e io::Error| error.get_ref().and_then(|inner| tls_error(inner));
+    error.downcast_ref().or_else(|| error.downcast_ref::<io::Error>().and_then(within))
 }
 
 /// An address as it may be shown: what may be a secret (user, password, query) is left out.
