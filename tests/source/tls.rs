@@ -148,8 +148,8 @@ fn relay(server: &str, most: usize) -> Server {
     Server::start(move |request, reply| {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         let headers = request.headers.iter().filter(|(name, _)| name != "connection");
-        let lines: String = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        write!(stream, "GET {} HTTP/1.1\r\nConnection: close\r\n{lines}\r\n", request.target).unwrap();
+        let lines: Vec<String> = headers.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        write!(stream, "GET {} HTTP/1.1\r\nConnection: close\r\n{}\r\n", request.target, lines.concat()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         answer.truncate(most);

@@ -67,7 +67,7 @@ impl Nginx {
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", ports.expired)).is_err() {
             let ended = nginx.child.try_wait().expect("a status").is_some();
-            if ended || begun.elapsed() > Duration::from_secs(60) {
+            if ended || begun.elapsed() > Duration::from_mins(1) {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(10));
