@@ -3,7 +3,7 @@
 use std::fs;
 
 use orchestrator_tests::bus::Bus;
-use orchestrator_tests::servers::{Authentication, Item, MenderServer, POLICY};
+use orchestrator_tests::servers::{Authentication, Item, MenderServer, POLICY, Server};
 use orchestrator_tests::system::System;
 use orchestratord::update::artifact::ArtifactSpec;
 use serde_json::json;
@@ -110,6 +110,25 @@ async fn a_refused_token_in_a_file_is_an_error() {
     assert!(!stderr.contains("first"), "{stderr}");
     fs::write(system.path("etc/token"), "other").unwrap();
     install_well(&system).await;
+}
+
+/// Who is redirected to another host tells it nothing.
+#[tokio::test]
+async fn a_redirect_to_another_host_does_not_get_the_token() {
+    let mut system = one().await;
+    let other = Server::start(|_, reply| reply.send("200 OK", &[], b"[]"));
+    let address = other.url();
+    let server = Server::start(move |request, reply| {
+        reply.send("307 Temporary Redirect", &[("Location", format!("{address}{}", request.target))], b"");
+    });
+    let file = system.path("etc/token");
+    fs::write(&file, "first").unwrap();
+    system.configure("ArtifactSources", json!({"ServerUrl": server.url(), "TokenFile": file}));
+    system.start_daemon().await;
+    let (code, stderr) = install(&system).await;
+    assert_eq!(code, 14, "{stderr}");
+    let asked = |server: &Server| server.requests().first().map(|request| request.header("authorization").is_some());
+    assert_eq!((asked(&server), asked(&other)), (Some(true), Some(false)));
 }
 
 /// Of several Artifacts of a Release the smallest that fits is taken; what does not fit, or has no Provides, is not.

@@ -3,7 +3,7 @@
 use crate::play::{Act, Bus, Daemon, Script, manifest};
 use crate::program::{mender_orchestrator, orchestratorctl, run, text};
 
-const ERRORS: [(&str, i32); 18] = [
+const ERRORS: [(&str, i32); 19] = [
     ("org.freedesktop.DBus.Error.InvalidArgs", 2),
     ("org.freedesktop.DBus.Error.AccessDenied", 5),
     ("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", 5),

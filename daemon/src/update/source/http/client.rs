@@ -165,7 +165,7 @@ impl Http {
         let request = self.client.get(url.clone()).headers(map);
         self.block_on(stop, async {
             match timeout(self.patience, request.send()).await {
-                Ok(answer) => answer.map_err(|error| failure(&error)),
+                Ok(answer) => answer.map_err(failure),
                 Err(_elapsed) => Err(Failure::passing(format!("no answer within {} s", self.patience.as_secs()))),
             }
         })
@@ -185,7 +185,7 @@ impl Http {
                 let chunk = timeout(left, answer.chunk()).await;
                 pace.waited += begun.elapsed();
                 if let Ok(chunk) = chunk {
-                    let chunk = chunk.map_err(|error| failure(&error))?.unwrap_or_default();
+                    let chunk = chunk.map_err(failure)?.unwrap_or_default();
                     pace.bytes += chunk.len() as u64;
                     // A server that lets wait has to bring enough; one that does not let wait cannot bring too little.
                     if pace.waited < self.patience || pace.is_enough() {
@@ -289,7 +289,9 @@ pub(in crate::update::source) fn refused(answer: &Response) -> Failure {
 }
 
 /// Why a request failed: the innermost reason, which is the one that helps.
-fn failure(error: &reqwest::Error) -> Failure {
+fn failure(error: reqwest::Error) -> Failure {
+    // The address may be a secret.
+    let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
