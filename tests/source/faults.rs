@@ -71,7 +71,7 @@ fn after_the_plan(
 #[tokio::test]
 async fn a_server_that_always_cuts_is_given_up() {
     let (system, server) = two(after_the_plan(|request, reply, bytes| {
-        reply.part_of_file(request, bytes, 9_000.min(bytes.len() - request.from() - 1))
+        reply.part_of_file(request, bytes, 9_000.min(bytes.len() - request.from() - 1));
     }))
     .await;
     rolls_back(&system, 21, "end of file before message length reached (tried 3 times)").await;
