@@ -8,7 +8,7 @@ use orchestrator_tests::servers::Server;
 use orchestrator_tests::system::System;
 use serde_json::json;
 
-use super::{bytes, hurry, install, install_well, named};
+use super::{bytes, hurry, install, install_well};
 
 /// A System of two Components that take one Artifact in one order group, and an empty cache.
 async fn pair(directory: &Path) -> (System, Server) {
@@ -189,5 +189,4 @@ async fn a_full_disk_under_the_files_is_a_failure_that_leaves_nothing() {
     system.assert_all_at(1);
     system.assert_cleaned_up();
     assert!(files(&system.path("cache")).iter().all(|path| path.extension().is_some_and(|end| end == "mender")));
-    drop(named(&system, 2));
 }

@@ -33,7 +33,6 @@ async fn rolls_back(system: &System, code: i32, reason: &str) -> String {
     let (found, stderr) = install(system).await;
     assert_eq!(found, code, "{stderr}");
     assert!(stderr.contains(reason), "\"{reason}\" is not in: {stderr}");
-    assert!(stderr.contains("The System is back in its former state") || stderr.contains("rtos.R1"), "{stderr}");
     assert_eq!(system.count("R1", "ArtifactInstall"), 0);
     assert_eq!(system.count("G13", "ArtifactRollback"), 1);
     system.assert_all_at(1);
@@ -72,10 +71,10 @@ fn after_the_plan(
 #[tokio::test]
 async fn a_server_that_always_cuts_is_given_up() {
     let (system, server) = two(after_the_plan(|request, reply, bytes| {
-        reply.part_of_file(request, bytes, 9_000.min(bytes.len() - request.from() - 1))
+        reply.part_of_file(request, bytes, 9_000.min(bytes.len() - request.from() - 1));
     }))
     .await;
-    rolls_back(&system, 21, "the connection ended too early (tried 3 times)").await;
+    rolls_back(&system, 21, "end of file before message length reached (tried 3 times)").await;
     // Each try went on where the one before had ended.
     let from: Vec<usize> =
         server.requests().iter().filter(|request| request.target == "/rtos-2.mender").map(Request::from).collect();
@@ -132,30 +131,26 @@ async fn another_length_than_at_the_plan_is_a_change() {
 
 #[tokio::test]
 async fn another_artifact_than_at_the_plan_is_refused() {
-    let (mut system, server) = two(after_the_plan(|request, reply, bytes| {
-        // As long, but another name in its header.
-        let _ = bytes;
-        reply.file(request, &fs::read(concat!(env!("CARGO_TARGET_TMPDIR"), "/none")).unwrap_or_default());
-    }))
-    .await;
-    drop(server);
-    assert!(system.stop_daemon().await.success());
-    let spec = ArtifactSpec { meta_data: Some(b"{\"other\":1}".to_vec()), ..system.spec("rtos", 2) };
+    let mut system = one().await;
     let first = bytes(&system, "rtos");
-    let gateway = bytes(&system, "gateway");
-    system.write_artifact("rtos", 2, &spec);
-    let second = bytes(&system, "rtos");
+    let other = ArtifactSpec { meta_data: Some(b"{\"other\": 1}".to_vec()), ..system.spec("rtos", 2) };
+    system.write_artifact("rtos", 2, &other);
+    let mut second = bytes(&system, "rtos");
+    // A tar may end in more zeros than it has to.
+    let longer = first.len().max(second.len());
+    let padded = |bytes: &mut Vec<u8>| bytes.resize(longer, 0);
+    let mut first = first;
+    padded(&mut first);
+    padded(&mut second);
     let answer = after_the_plan(move |request, reply, _| reply.file(request, &second));
-    let same = first.clone();
-    let server = Server::start(move |request, reply| match request.target.as_str() {
-        "/gateway-2.mender" => reply.file(request, &gateway),
-        _ => answer(request, reply, &same),
-    });
+    let server = Server::start(move |request, reply| answer(request, reply, &first));
     system.configure("ArtifactSources", json!({"Url": server.url()}));
     system.start_daemon().await;
     let (code, stderr) = install(&system).await;
-    assert!([13, 21].contains(&code), "{stderr}");
-    assert!(stderr.contains("has changed since it was selected") || stderr.contains("was told to be"), "{stderr}");
+    assert_eq!(code, 13, "{stderr}");
+    assert!(stderr.contains("/rtos-2.mender\" has changed since it was selected"), "{stderr}");
+    // Not even a tree was made for it.
+    assert_eq!(system.trace(), [""; 0]);
     system.assert_all_at(1);
     system.assert_cleaned_up();
 }
@@ -243,9 +238,8 @@ async fn what_a_server_has_encoded_or_has_no_size_is_refused() {
 
 #[tokio::test]
 async fn a_server_that_drips_or_hangs_is_left() {
-    let (system, _server) = two(after_the_plan(|request, reply, bytes| {
+    let (system, _server) = two(after_the_plan(|_, reply, bytes| {
         reply.head("200 OK", &[("Content-Length", bytes.len().to_string()), ("ETag", "\"1\"".to_owned())]);
-        let _ = request;
         reply.drip(Duration::from_millis(100));
     }))
     .await;
@@ -266,9 +260,7 @@ async fn a_download_that_waits_can_be_cancelled() {
     assert!(system.stop_daemon().await.success());
     system.configure("DownloadTimeoutSeconds", 3600);
     system.start_daemon().await;
-    let job = system.begin_text(&super::named(&system, 2).0, orchestratord_dbus::Options::new()).await;
-    // The first daemon has not planned anything.
-    let job = job.unwrap();
+    let job = system.begin_text(&super::named(&system, 2).0, orchestratord_dbus::Options::new()).await.unwrap();
     system.wait_for_call("R1", "Download").await;
     job.cancel().await.unwrap();
     let outcome = orchestrator_tests::system::outcome(&job).await;
@@ -305,8 +297,8 @@ async fn a_wrong_signature_and_a_wrong_type_are_refused_before_anything_is_touch
     let key = SigningKey::load(&keys.join("ours.pem")).unwrap();
     write(&wrong, Some(&key), &path).unwrap();
     let wrong = fs::read(path).unwrap();
-    let served = std::sync::Arc::new(std::sync::Mutex::new(other));
-    let shared = served.clone();
+    let offered = std::sync::Arc::new(std::sync::Mutex::new(other));
+    let shared = offered.clone();
     let server = Server::start(move |request, reply| {
         let bytes = shared.lock().unwrap().clone();
         reply.file(request, &bytes);
@@ -315,10 +307,10 @@ async fn a_wrong_signature_and_a_wrong_type_are_refused_before_anything_is_touch
     system.configure("ArtifactVerifyKey", keys.join("ours.pub").to_str().unwrap());
     system.start_daemon().await;
     refuses(&system, 13, "/rtos-2.mender").await;
-    *served.lock().unwrap() = unsigned;
+    *offered.lock().unwrap() = unsigned;
     refuses(&system, 13, "only signed Artifacts are accepted").await;
-    *served.lock().unwrap() = wrong;
+    *offered.lock().unwrap() = wrong;
     refuses(&system, 14, "its payload type \"single-file\" is not the Interface").await;
-    *served.lock().unwrap() = ours;
+    *offered.lock().unwrap() = ours;
     install_well(&system).await;
 }

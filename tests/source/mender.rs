@@ -3,7 +3,7 @@
 use std::fs;
 
 use orchestrator_tests::bus::Bus;
-use orchestrator_tests::servers::{Authentication, Item, MenderServer, POLICY};
+use orchestrator_tests::servers::{Authentication, Item, MenderServer, POLICY, Server};
 use orchestrator_tests::system::System;
 use orchestratord::update::artifact::ArtifactSpec;
 use serde_json::json;
@@ -58,18 +58,15 @@ async fn a_release_is_installed_and_no_secret_is_logged() {
 #[tokio::test]
 async fn a_link_that_expires_is_replaced_and_the_download_goes_on() {
     let (system, server) = with_file().await;
-    // The download after the one of the header.
-    system.observe("rtos");
-    let (_, path) = super::named(&system, 2);
-    system.update().await.plan(&fs::read_to_string(path).unwrap(), orchestratord_dbus::Options::new()).await.unwrap();
-    server.expire_after(20_000);
+    // The first download is that of the header.
+    server.expire_after(1, 20_000);
     install_well(&system).await;
     let storage: Vec<_> =
         server.requests().into_iter().filter(|request| request.target.starts_with("/storage")).collect();
-    assert!(
-        storage.iter().any(|request| request.from() > 0) || system.log().contains("asking for a new one"),
-        "{storage:?}"
-    );
+    let parts: Vec<(usize, &str)> =
+        storage.iter().map(|request| (request.from(), request.target.rsplit('-').next().unwrap())).collect();
+    // The rest is asked for by the old link, which is refused, and then by a new one.
+    assert_eq!(parts, [(0, "0"), (0, "1"), (20_000, "1"), (20_000, "2")]);
     assert!(!system.log().contains("secret-"), "{}", system.log());
 }
 
@@ -113,6 +110,25 @@ async fn a_refused_token_in_a_file_is_an_error() {
     assert!(!stderr.contains("first"), "{stderr}");
     fs::write(system.path("etc/token"), "other").unwrap();
     install_well(&system).await;
+}
+
+/// Who is redirected to another host tells it nothing.
+#[tokio::test]
+async fn a_redirect_to_another_host_does_not_get_the_token() {
+    let mut system = one().await;
+    let other = Server::start(|_, reply| reply.send("200 OK", &[], b"[]"));
+    let address = other.url();
+    let server = Server::start(move |request, reply| {
+        reply.send("307 Temporary Redirect", &[("Location", format!("{address}{}", request.target))], b"");
+    });
+    let file = system.path("etc/token");
+    fs::write(&file, "first").unwrap();
+    system.configure("ArtifactSources", json!({"ServerUrl": server.url(), "TokenFile": file}));
+    system.start_daemon().await;
+    let (code, stderr) = install(&system).await;
+    assert_eq!(code, 14, "{stderr}");
+    let asked = |server: &Server| server.requests().first().map(|request| request.header("authorization").is_some());
+    assert_eq!((asked(&server), asked(&other)), (Some(true), Some(false)));
 }
 
 /// Of several Artifacts of a Release the smallest that fits is taken; what does not fit, or has no Provides, is not.

@@ -380,6 +380,22 @@ mod tests {
         assert_eq!(latest, 3);
     }
 
+    /// Before there were servers, a place was a path. A deployment may be open while the daemon is upgraded.
+    #[test]
+    fn a_plan_of_the_first_version_is_read() {
+        let text = r#"{"id": "1-deployment", "manifest": "m", "manifest_digest": "d", "system_type": "s", "members": [{
+            "key": {"component_type": "rtos", "id": "R1"}, "interface": "rtos", "program": "/bin/true", "arguments": [],
+            "order": 1, "artifact": "/a/b.mender", "artifact_digest": "e", "artifact_name": "b", "size": 7,
+            "from_version": "1", "to_version": "2", "current_artifact_name": null, "current_artifact_group": null}],
+            "unchanged": []}"#;
+        let plan: Plan = decode(text.as_bytes(), Path::new("plan.json")).unwrap();
+        assert_eq!(plan.members[0].artifact, crate::update::source::Location::File("/a/b.mender".into()));
+        // And what is written now for a file is read by the first version.
+        let written: serde_json::Value =
+            serde_json::from_slice(&encode(&plan, Path::new("plan.json")).unwrap()).unwrap();
+        assert_eq!(written["members"][0]["artifact"], "/a/b.mender");
+    }
+
     #[test]
     fn a_plan_with_another_letter_is_damaged() {
         let datastore = tempfile::tempdir().unwrap();

@@ -30,7 +30,7 @@ struct Interface(Arc<Mutex<State>>);
 
 #[zbus::interface(name = "io.mender.Authentication1")]
 impl Interface {
-    async fn get_jwt_token(&self) -> (String, String) {
+    fn get_jwt_token(&self) -> (String, String) {
         self.0.lock().expect("state").token.clone()
     }
 

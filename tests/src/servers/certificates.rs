@@ -22,7 +22,7 @@ impl Certificates {
         made.openssl(&format!("req -x509 -days 30 -subj /CN=Test-CA -keyout ca.key -out ca.pem {KEY}"));
         let own = "DNS:localhost,IP:127.0.0.1";
         made.openssl(&format!(
-            "req -x509 -days 30 -subj /CN=localhost -keyout alone.key -out alone.pem {KEY} -addext subjectAltName={own} \
+            "req -x509 -days 30 -subj /CN=Test-Alone -keyout alone.key -out alone.pem {KEY} -addext subjectAltName={own} \
              -addext basicConstraints=critical,CA:FALSE"
         ));
         let now = ["", ""];

@@ -45,8 +45,8 @@ struct State {
     links: AtomicUsize,
     /// Links before this one are not valid.
     valid_from: AtomicUsize,
-    /// After how many bytes a download of a link that is about to expire breaks.
-    cut: Mutex<Option<usize>>,
+    /// How many downloads are whole before one breaks, after how many bytes, and its link expires.
+    cut: Mutex<Option<(usize, usize)>>,
 }
 
 /// The server. Links hold a number in their query, as a signature.
@@ -91,9 +91,9 @@ impl MenderServer {
         *self.state.tokens.lock().expect("tokens") = vec![token.to_owned()];
     }
 
-    /// The next download breaks after so many bytes, and its link is not valid any more.
-    pub fn expire_after(&self, bytes: usize) {
-        *self.state.cut.lock().expect("cut") = Some(bytes);
+    /// After so many downloads, one breaks after so many bytes, and its link is not valid any more.
+    pub fn expire_after(&self, downloads: usize, bytes: usize) {
+        *self.state.cut.lock().expect("cut") = Some((downloads, bytes));
     }
 }
 
@@ -142,7 +142,12 @@ fn store(state: &State, request: &Request, rest: &str, reply: &mut Reply) {
     let Some(item) = items.iter().find(|item| item.value["id"] == id) else {
         return reply.send("404 Not Found", &[], b"");
     };
-    let cut = state.cut.lock().expect("cut").take();
+    let mut armed = state.cut.lock().expect("cut");
+    let cut = armed.take_if(|(left, _)| *left == 0).map(|(_, bytes)| bytes);
+    if let Some((left, _)) = &mut *armed {
+        *left -= 1;
+    }
+    drop(armed);
     if cut.is_some() {
         state.valid_from.store(state.links.load(Ordering::SeqCst), Ordering::SeqCst);
     }

@@ -17,6 +17,7 @@ struct Ports {
     old: u16,
     other: u16,
     expired: u16,
+    alone: u16,
 }
 
 /// A running nginx; dropping it ends it.
@@ -41,7 +42,15 @@ impl Nginx {
     }
 
     fn try_start(directory: &Path, certificates: &Certificates) -> Option<Self> {
-        let ports = Ports { http: port(), https: port(), mutual: port(), old: port(), other: port(), expired: port() };
+        let ports = Ports {
+            http: port(),
+            https: port(),
+            mutual: port(),
+            old: port(),
+            other: port(),
+            expired: port(),
+            alone: port(),
+        };
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, text(directory, certificates, ports)).expect("a file");
         let child = Command::new("/usr/sbin/nginx")
@@ -58,7 +67,7 @@ impl Nginx {
         let begun = Instant::now();
         while TcpStream::connect(("127.0.0.1", ports.expired)).is_err() {
             let ended = nginx.child.try_wait().expect("a status").is_some();
-            if ended || begun.elapsed() > Duration::from_secs(60) {
+            if ended || begun.elapsed() > Duration::from_mins(1) {
                 return None;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -101,6 +110,11 @@ impl Nginx {
         format!("https://localhost:{}", self.ports.other)
     }
 
+    /// With a certificate that no authority has signed.
+    pub fn alone(&self) -> String {
+        format!("https://localhost:{}", self.ports.alone)
+    }
+
     /// With a certificate that has expired.
     pub fn expired(&self) -> String {
         format!("https://localhost:{}", self.ports.expired)
@@ -128,10 +142,10 @@ fn text(directory: &Path, certificates: &Certificates, ports: Ports) -> String {
             certificates.path(&key).display()
         )
     };
-    let (server, other, expired) = (tls("server"), tls("other"), tls("expired"));
+    let (server, other, expired, alone) = (tls("server"), tls("other"), tls("expired"), tls("alone"));
     let authority = certificates.path("ca.pem");
     let authority = authority.display();
-    let Ports { http, https, mutual, old, other: other_port, expired: expired_port } = ports;
+    let Ports { http, https, mutual, old, other: other_port, expired: expired_port, alone: alone_port } = ports;
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|what| format!("{what}_temp_path {here}/t;\n"))
         .concat();
@@ -156,6 +170,7 @@ fn text(directory: &Path, certificates: &Certificates, ports: Ports) -> String {
              }}
              server {{ listen 127.0.0.1:{mutual} ssl; {server} ssl_client_certificate {authority}; ssl_verify_client on; }}
              server {{ listen 127.0.0.1:{old} ssl; {server} ssl_protocols TLSv1.2; }}
+             server {{ listen 127.0.0.1:{alone_port} ssl; {alone} }}
              server {{ listen 127.0.0.1:{other_port} ssl; {other} }}
              server {{ listen 127.0.0.1:{expired_port} ssl; {expired} }}
          }}\n"

@@ -47,8 +47,8 @@ impl Reply {
 
     /// Writes status line and headers.
     pub fn head(&mut self, status: &str, headers: &[(&str, String)]) {
-        let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        self.raw(format!("HTTP/1.1 {status}\r\nConnection: close\r\n{lines}\r\n").as_bytes());
+        let lines: Vec<String> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        self.raw(format!("HTTP/1.1 {status}\r\nConnection: close\r\n{}\r\n", lines.concat()).as_bytes());
     }
 
     /// Writes a whole answer.

@@ -114,12 +114,12 @@ fn nothing_is_evicted_for_what_does_not_fit_anyway() {
     let directory = tempfile::tempdir().unwrap();
     let cache = cache(directory.path(), 25_000, false);
     read_all(cache.write(ticket(&cache, &key(1), 10_000), input(&[1; 10_000]), 10_000).unwrap()).unwrap();
-    let passed = cache.write(ticket(&cache, &key(2), 30_000), input(&[2; 30_000]), 30_000).unwrap();
+    let passed = cache.write(ticket(&cache, &key(2), 30_000), input(&vec![2; 30_000]), 30_000).unwrap();
     assert_eq!(read_all(passed).unwrap().len(), 30_000);
     assert_eq!(count(directory.path()), 1);
 
     let strict = self::cache(directory.path(), 25_000, true);
-    let refused = strict.write(ticket(&strict, &key(2), 30_000), input(&[2; 30_000]), 30_000);
+    let refused = strict.write(ticket(&strict, &key(2), 30_000), input(&vec![2; 30_000]), 30_000);
     assert_eq!(refused.err().map(|error| error.kind), Some(Kind::Storage));
     // The ticket is back.
     drop(ticket(&strict, &key(2), 30_000));

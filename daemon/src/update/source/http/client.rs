@@ -165,7 +165,7 @@ impl Http {
         let request = self.client.get(url.clone()).headers(map);
         self.block_on(stop, async {
             match timeout(self.patience, request.send()).await {
-                Ok(answer) => answer.map_err(|error| failure(&error)),
+                Ok(answer) => answer.map_err(failure),
                 Err(_elapsed) => Err(Failure::passing(format!("no answer within {} s", self.patience.as_secs()))),
             }
         })
@@ -185,7 +185,7 @@ impl Http {
                 let chunk = timeout(left, answer.chunk()).await;
                 pace.waited += begun.elapsed();
                 if let Ok(chunk) = chunk {
-                    let chunk = chunk.map_err(|error| failure(&error))?.unwrap_or_default();
+                    let chunk = chunk.map_err(failure)?.unwrap_or_default();
                     pace.bytes += chunk.len() as u64;
                     // A server that lets wait has to bring enough; one that does not let wait cannot bring too little.
                     if pace.waited < self.patience || pace.is_enough() {
@@ -289,22 +289,26 @@ pub(in crate::update::source) fn refused(answer: &Response) -> Failure {
 }
 
 /// Why a request failed: the innermost reason, which is the one that helps.
-fn failure(error: &reqwest::Error) -> Failure {
+fn failure(error: reqwest::Error) -> Failure {
+    // The address may be a secret.
+    let error = error.without_url();
     let mut reason = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
         reason = inner.to_string();
-        let hidden = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner
-            .downcast_ref::<rustls::Error>()
-            .or_else(|| hidden.and_then(|hidden| hidden.downcast_ref::<rustls::Error>()));
-        if let Some(tls) = tls {
+        if let Some(tls) = tls_error(inner) {
             return Failure::Lasting(format!("TLS: {tls}"));
         }
         source = inner.source();
     }
     let reason = reason.trim_end_matches('.').to_owned();
     if error.is_redirect() || error.is_builder() { Failure::Lasting(reason) } else { Failure::passing(reason) }
+}
+
+/// The error of TLS in another one. What an [`io::Error`] wraps is not among its sources.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let within = |error: &'e io::Error| error.get_ref().and_then(|inner| tls_error(inner));
+    error.downcast_ref().or_else(|| error.downcast_ref::<io::Error>().and_then(within))
 }
 
 /// An address as it may be shown: what may be a secret (user, password, query) is left out.
