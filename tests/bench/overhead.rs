@@ -123,6 +123,21 @@ pub async fn sharing(scale: &Scale, on: &Path, payloads: &Payloads, report: &mut
     Ok(())
 }
 
+/// Memory does not grow with the Artifact: zeros, of which 4 GiB fit into a file of some MiB.
+pub async fn memory(on: &Path, payloads: &Payloads, report: &mut Report) -> anyhow::Result<()> {
+    report.heading("Peak memory, gzip, streamed");
+    let bed = Bed::start(on, 1, Taking::Stream).await?;
+    let mut rows = Vec::new();
+    for mebibytes in [64_u64, 4096] {
+        let artifact = payloads.artifact(Kind::Zeros, mebibytes << 20, Compression::Gzip)?;
+        let sample = bed.install(&artifact).await?;
+        report.line(&format!("stream-{mebibytes}-mib-rss-mib"), sample.peak);
+        rows.push((format!("{mebibytes} MiB"), sample, None));
+    }
+    report.samples(&rows);
+    Ok(())
+}
+
 /// The daemon that has nothing to do.
 pub async fn idle(scale: &Scale, on: &Path, report: &mut Report) -> anyhow::Result<()> {
     report.heading("The daemon itself, Topology of 20 Components");

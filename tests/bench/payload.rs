@@ -18,6 +18,8 @@ pub enum Kind {
     Realistic,
     /// Noise.
     Noise,
+    /// Nothing but zeros, which take no room on the disk.
+    Zeros,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
         match self {
             Self::Realistic => "realistic",
             Self::Noise => "noise",
+            Self::Zeros => "zeros",
         }
     }
 }
@@ -55,6 +58,7 @@ impl Payloads {
         let fresh = directory.join("fresh");
         let mut file = File::create(&fresh)?;
         match kind {
+            Kind::Zeros => file.set_len(size)?,
             Kind::Noise => drop(io::copy(&mut File::open("/dev/urandom")?.take(size), &mut file)?),
             Kind::Realistic => {
                 let mut left = size;

@@ -230,7 +230,7 @@ impl Drive {
         let impossible = |error: super::machine::Impossible| Halt::Refused(Error::new(Kind::Failed, error.to_string()));
         // Who ends while others of the step still run makes nothing happen, so there is nothing to be taken back. With hundreds
         // of Components that is nearly every event.
-        let quiet = matches!(&event, Event::Ended(_, outcome) if *outcome != Outcome::Interrupted)
+        let quiet = matches!(&event, Event::Ended(_, outcome) if !matches!(outcome, Outcome::Interrupted | Outcome::Failed(_)))
             && self.open.state.running().len() > 1;
         let before = if quiet { None } else { Some(self.open.state.clone()) };
         let mut effects = self.open.state.step(event.clone()).map_err(impossible)?;
@@ -267,7 +267,10 @@ impl Drive {
                 return Err(Halt::Stalled(error));
             }
         }
-        self.after_step();
+        // What is shown changes with what begins.
+        if !quiet {
+            self.after_step();
+        }
         Ok(effects)
     }
 

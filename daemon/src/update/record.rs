@@ -135,9 +135,10 @@ impl Record {
 
     fn fill(draft: &Path, manifest: &str, plan: &Plan, deployment: Deployment) -> Result<Self, RecordError> {
         store::make_directory(draft)?;
-        store::replace(&draft.join("manifest.yaml"), manifest.as_bytes())?;
+        // Nobody looks into a draft, so one sync of the directory is enough for all of it.
+        store::write_new(&draft.join("manifest.yaml"), manifest.as_bytes())?;
         let plan = encode(plan, &draft.join("plan.json"))?;
-        store::replace(&draft.join("plan.json"), &plan)?;
+        store::write_new(&draft.join("plan.json"), &plan)?;
         let path = draft.join("journal");
         let mut journal = Journal::create(&path)?;
         let opening = Opening { plan: sha256(&plan), deployment };

@@ -66,7 +66,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Makes a new, empty journal with room for the first entries; it must not exist.
+    /// Makes a new, empty journal with room for the first entries; it must not exist. It is on the medium with its first
+    /// durable entry, its name after the directory was synced.
     pub fn create(path: &Path) -> Result<Self, StoreError> {
         let file = OpenOptions::new()
             .read(true)
@@ -80,7 +81,6 @@ impl Journal {
             Self { file, path: path.to_owned(), number: 0, safe: 0, end: start, allocated: 0, uncertain: false };
         journal.allocate(STEP)?;
         journal.file.write_all_at(MAGIC, 0).map_err(StoreError::of("write", path))?;
-        journal.file.sync_all().map_err(StoreError::of("sync", path))?;
         Ok(journal)
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::download::{DownloadRequest, HeaderCheck};
 use super::fifo::{Fifo, FifoWriter, Gate, OpenError, Released, Unread};
 use super::pass::{Ended, Failure, Form, Item, Leave, Progress, Seat};
-use super::tree::{Tree, TreeContext, TreeError, new_file, refused};
+use super::tree::{Tree, TreeContext, TreeError, begin_to_write_back, new_file, refused};
 use crate::core::error::Error;
 use crate::update::artifact::{ArtifactError, Piece};
 
@@ -21,6 +21,8 @@ use crate::update::artifact::{ArtifactError, Piece};
 const PACKED_NAME: &str = "artifact.mender";
 /// How many streams may be waiting for a reader in the background; each holds a file descriptor.
 const UNREAD_LIMIT: usize = 64;
+/// After so many bytes of a stored file the system is told to begin to write them to the medium.
+const WRITE_BACK: i64 = 8 * 1024 * 1024;
 
 /// How the Interface wants the Artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -345,11 +347,18 @@ impl Handover {
         let place = self.tree.files().join(name);
         let mut to = self.new_file(name, size)?;
         let mut left = bytes.unwrap_or(u64::MAX);
+        let (mut written, mut begun): (i64, i64) = (0, 0);
         while left > 0
             && let Some(piece) = self.next_piece()?
         {
             left = left.saturating_sub(piece.len() as u64);
             to.write_all(&piece).map_err(refused("write", &place))?;
+            written = written.saturating_add_unsigned(piece.len() as u64);
+            // The medium need not wait for the last byte to begin.
+            if written - begun >= WRITE_BACK {
+                begin_to_write_back(&to, begun);
+                begun = written;
+            }
         }
         to.sync_all().map_err(refused("write", &place))?;
         Ok(())

@@ -296,7 +296,6 @@ impl Queue {
     pub(super) fn take(&self, index: usize) -> Taken {
         let mut state = self.lock();
         loop {
-            state.trim();
             let first = state.first;
             let (place, next) = match state.takers.get(index) {
                 Some(taker) => (taker.place, taker.next),
@@ -307,14 +306,20 @@ impl Queue {
                 Place::CutOff => return Taken::CutOff,
                 Place::Undecided | Place::Takes(_) => {}
             }
-            let offset = usize::try_from(next - first).unwrap_or(usize::MAX);
-            if let Some(item) = state.items.get(offset).cloned() {
+            let from = usize::try_from(next.saturating_sub(first)).unwrap_or(usize::MAX);
+            let wanted = state.items.iter().enumerate().skip(from);
+            let wanted =
+                wanted.filter(|(_, item)| place == Place::Takes(item.form())).map(|(at, item)| (at, item.clone()));
+            if let Some((at, item)) = wanted.take(1).next() {
                 if let Some(taker) = state.takers.get_mut(index) {
-                    taker.next += 1;
+                    taker.next = first + at as u64 + 1;
                     taker.idle_since = Instant::now();
                 }
-                state.trim();
-                self.changed.notify_all();
+                // Only the slowest makes room for more.
+                if next <= first {
+                    state.trim();
+                    self.changed.notify_all();
+                }
                 return Taken::Item(item);
             }
             match &state.end {
