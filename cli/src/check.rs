@@ -47,7 +47,7 @@ pub fn run(arguments: &CheckArguments, json: bool) -> Result<u8, Failure> {
         Dialect::Mender => None,
         Dialect::Orchestrator => {
             let base = arguments.file.parent().unwrap_or(Path::new(""));
-            Checked::new(&manifest, &topology, base, &mut warnings)?.plan(versions)?
+            Checked::new(&manifest, &topology, base, &mut warnings)?.plan(versions.as_deref())?
         }
     };
     for warning in &warnings {
@@ -135,20 +135,19 @@ impl<'c> Checked<'c> {
     }
 
     /// The plan from these versions on. Without them only the end can be judged; then there is none.
-    fn plan(&self, versions: Option<Vec<String>>) -> Result<Option<Vec<Step>>, Failure> {
-        let provides: Vec<BTreeMap<String, String>> = match &versions {
-            Some(versions) => self
-                .components
-                .iter()
-                .zip(versions)
-                .map(|((_, interface), version)| BTreeMap::from([(interface_version_key(interface), version.clone())]))
-                .collect(),
-            None => {
-                let target = |(key, _): &(ComponentKey, String)| self.artifacts.get(&key.component_type)?.first();
-                let after = |target: &Candidate| provides_after(&BTreeMap::new(), target);
-                self.components.iter().map(|component| target(component).map(after).unwrap_or_default()).collect()
-            }
+    fn plan(&self, versions: Option<&[String]>) -> Result<Option<Vec<Step>>, Failure> {
+        let target = |(key, _): &(ComponentKey, String)| {
+            let artifacts = self.artifacts.get(&key.component_type);
+            let target = artifacts.and_then(|artifacts| artifacts.first());
+            target.map(|target| provides_after(&BTreeMap::new(), target)).unwrap_or_default()
         };
+        let given = |((_, interface), version): (&(ComponentKey, String), &String)| {
+            BTreeMap::from([(interface_version_key(interface), version.clone())])
+        };
+        let provides: Vec<BTreeMap<String, String>> = versions.map_or_else(
+            || self.components.iter().map(target).collect(),
+            |versions| self.components.iter().zip(versions).map(given).collect(),
+        );
         let known = self.components.iter().zip(&provides);
         let parts: Vec<Part<'_>> =
             known.map(|((key, interface), provides)| Part { key, interface, provides }).collect();

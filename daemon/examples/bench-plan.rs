@@ -124,9 +124,9 @@ fn hard() -> System {
         if versions[0] == versions[1] && versions[1] == versions[2] {
             versions[2] = 3 - versions[2];
         }
-        let [a, b, c] = three;
-        let [x, y, z] = versions;
-        let _ = writeln!(text, "  - {{conflicts: {{t{a}: v{x}, t{b}: v{y}, t{c}: v{z}}}, scope: transition}}");
+        let cells: Vec<String> =
+            three.iter().zip(versions).map(|(name, version)| format!("t{name}: v{version}")).collect();
+        let _ = writeln!(text, "  - {{conflicts: {{{}}}, scope: transition}}", cells.join(", "));
     }
     System { text, components: (0..40).map(|name| (format!("t{name}"), 1)).collect(), versions: 2 }
 }

@@ -95,12 +95,12 @@ pub fn compose(
         own_ways.push(ways);
     }
     let schedule =
-        planner::plan(&units, &manifest.constraints, planner::BUDGET).map_err(|error| refusal(manifest, error))?;
+        planner::plan(&units, &manifest.constraints, planner::BUDGET).map_err(|error| refusal(manifest, &error))?;
     let parts = own_ways.into_iter().zip(unit_of_part);
     Ok(parts.map(|(ways, unit)| moves(ways, unit, &units, &schedule, manifest)).collect())
 }
 
-fn refusal(manifest: &Manifest, error: Unplannable) -> Error {
+fn refusal(manifest: &Manifest, error: &Unplannable) -> Error {
     let kind = match error {
         Unplannable::GaveUp(_) => Kind::NotSupported,
         _ => Kind::InvalidManifest,
@@ -284,18 +284,19 @@ fn no_way(part: &Part<'_>, entry: &ComponentType, target: &Candidate) -> Error {
         0 => String::new(),
         count => format!(" Over its {count} intermediate Artifacts there is no way either."),
     };
-    match selection::select(part.key, part.interface, part.provides, std::slice::from_ref(target)) {
-        Err(refusal) => Error::new(Kind::NoSuitableArtifact, format!("{refusal}{over}")),
-        Ok(_) => {
+    let refusal = selection::select(part.key, part.interface, part.provides, std::slice::from_ref(target)).err();
+    let text = refusal.map_or_else(
+        || {
             let from = entry.artifact.from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let text = format!(
+            format!(
                 "{}: \"{}\" may be installed from {from} only, but the Component \"{}\" has \"{}\".{over}",
                 entry.artifact.position,
                 entry.artifact.key,
                 part.key,
                 excerpt(&version(part.provides, part.interface))
-            );
-            Error::new(Kind::NoSuitableArtifact, text)
-        }
-    }
+            )
+        },
+        |refusal| format!("{refusal}{over}"),
+    );
+    Error::new(Kind::NoSuitableArtifact, text)
 }

@@ -170,7 +170,7 @@ impl Constraint {
                 }
                 match transition {
                     Some(transition) if end.is_some() && transition.is_empty() => {
-                        text.push_str("; no others on the way")
+                        text.push_str("; no others on the way");
                     }
                     Some(transition) if end.is_some() => {
                         let _ = write!(text, "; besides on the way {}", rows(transition));

@@ -332,6 +332,26 @@ mod tests {
         assert_eq!(record.manifest().unwrap(), "name: x");
     }
 
+    /// What a daemon wrote that knew of one part only, and gave no reasons, is read as a deployment of one part.
+    #[test]
+    fn a_record_of_an_earlier_version_is_read() {
+        let without = |text: String, parts: &[&str]| {
+            let old = parts.iter().fold(text, |text, part| {
+                assert!(text.contains(part), "{part} is not in {text}");
+                text.replace(part, "")
+            });
+            assert!(!old.contains("leg") && !old.contains("way_back"), "{old}");
+            old
+        };
+        let text = serde_json::to_string(&deployment()).unwrap();
+        let old: Deployment = serde_json::from_str(&without(text, &["\"leg\":0,"])).unwrap();
+        assert_eq!(old, deployment());
+        let text = serde_json::to_string(&plan()).unwrap();
+        let old: Plan =
+            serde_json::from_str(&without(text, &[",\"leg\":0,\"reasons\":[],\"way_back\":\"\""])).unwrap();
+        assert_eq!(old, plan());
+    }
+
     #[test]
     fn closing_leaves_the_last_result_and_no_record() {
         let datastore = tempfile::tempdir().unwrap();

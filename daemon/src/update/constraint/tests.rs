@@ -162,16 +162,16 @@ fn the_dialects_are_kept_apart() {
     let missing = parse(&HEAD.replace("orchestrator/v1", "mender/v1")).unwrap_err();
     assert_eq!(missing, "m.yaml:6:6: The key \"component_types.a.update_strategy\" is missing.");
     for (what, by, expected) in [
-        ("_name: a}", "_name: a, oder: 1}", "m.yaml:6:26: \"component_types.a.oder\" is not a known key."),
+        ("_name: a}", "_name: a, oder: 1}", "m.yaml:6:25: \"component_types.a.oder\" is not a known key."),
         (
             "_name: a}",
             "_name: a, reboot: maybe}",
-            "m.yaml:6:34: \"component_types.a.reboot\" is \"maybe\"; expected \"none\" or \"host\".",
+            "m.yaml:6:33: \"component_types.a.reboot\" is \"maybe\"; expected \"none\" or \"host\".",
         ),
         (
             "_name: a}",
             "_name: a, intermediates: [{version: v1}]}",
-            "m.yaml:6:42: \"component_types.a.intermediates[0]\" must have an \"artifact_name\" or an \"artifact_path\".",
+            "m.yaml:6:41: \"component_types.a.intermediates[0]\" must have an \"artifact_name\" or an \"artifact_path\".",
         ),
         ("name: m\n", "name: m\nnmae: m\n", "m.yaml:4:1: \"nmae\" is not a known key."),
         (

@@ -138,7 +138,7 @@ fn a_crash_anywhere_keeps_the_parts_apart() {
         let first_of_second = trace.iter().position(|(index, _)| *index == 2);
         if let Some(place) = first_of_second {
             assert!(trace[place..].iter().all(|(index, _)| *index == 2), "{trace:?}");
-            assert!(trace[..place].iter().any(|call| *call == (1, Activity::Cleanup)), "{trace:?}");
+            assert!(trace[..place].contains(&(1, Activity::Cleanup)), "{trace:?}");
         }
         let committed = |index: usize| {
             let member = &deployment.members[index];

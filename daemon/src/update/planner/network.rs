@@ -79,6 +79,9 @@ struct Choice {
     cause: Cause,
 }
 
+/// Precedences of which one has to be chosen, the best last.
+type Alternatives = Vec<(Precedence, Cause)>;
+
 /// Which causes count; for finding out which of them conflict.
 #[derive(Debug, Clone)]
 pub(super) struct Mask {
@@ -334,7 +337,8 @@ impl<'g> Network<'g> {
         }
         let mut search = Search { steps: self.earliest.clone(), trail: Vec::new(), added: Vec::new(), bounds };
         let all: Vec<usize> = (0..self.events.len()).collect();
-        let mut frames: Vec<(usize, usize, Vec<(Precedence, Cause)>)> = Vec::new();
+        // Where to go back to, and what is left to try there.
+        let mut frames: Vec<(usize, usize, Alternatives)> = Vec::new();
         let mut fits = search.push_on(self, &all, budget)?;
         loop {
             let open = if fits { self.open_choice(&search, budget)? } else { Some(Vec::new()) };
@@ -360,12 +364,8 @@ impl<'g> Network<'g> {
     }
 
     /// A choice that is not kept by the steps as they are, with the alternatives that fit, best last. `None`: all are kept.
-    fn open_choice(
-        &self,
-        search: &Search<'_>,
-        budget: &mut Budget,
-    ) -> Result<Option<Vec<(Precedence, Cause)>>, GaveUp> {
-        let mut best: Option<Vec<(Precedence, Cause)>> = None;
+    fn open_choice(&self, search: &Search<'_>, budget: &mut Budget) -> Result<Option<Alternatives>, GaveUp> {
+        let mut best: Option<Alternatives> = None;
         for choice in &self.choices {
             budget.spend(choice.precedences.len())?;
             if choice.precedences.iter().any(|precedence| search.keeps(*precedence)) {
@@ -393,11 +393,7 @@ impl<'g> Network<'g> {
     }
 
     /// As `open_choice`, for a commit in a state in which the System must not rest.
-    fn open_commit(
-        &self,
-        search: &Search<'_>,
-        budget: &mut Budget,
-    ) -> Result<Option<Vec<(Precedence, Cause)>>, GaveUp> {
+    fn open_commit(&self, search: &Search<'_>, budget: &mut Budget) -> Result<Option<Alternatives>, GaveUp> {
         let mut looked_at = Vec::new();
         for commit in self.moves..self.events.len() {
             let step = search.steps[commit];

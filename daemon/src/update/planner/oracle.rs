@@ -1,4 +1,5 @@
 //! The planner against brute force, which looks at every state of every single Component and shares no code with it.
+#![expect(clippy::format_push_string, reason = "writing to a String cannot fail, and this says so in fewer words")]
 
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
@@ -6,10 +7,12 @@ use super::*;
 use crate::core::document::Document;
 use crate::update::manifest::Manifest;
 
+/// A Component: type, version, ways, whether it reboots the host, whether it stays as it is.
+type Component = (String, String, Vec<Vec<String>>, bool, bool);
+
 /// A System with what it is to become.
 struct Case {
-    /// Type, start, ways, reboots the host, stays.
-    components: Vec<(String, String, Vec<Vec<String>>, bool, bool)>,
+    components: Vec<Component>,
     orders: BTreeMap<String, u32>,
     constraints: Vec<Constraint>,
     text: String,
@@ -181,7 +184,7 @@ impl Case {
     }
 
     /// The state of each Component after a step of a plan.
-    fn state(&self, of: &[usize], schedule: &Schedule, step: u32) -> Vec<Place> {
+    fn state(of: &[usize], schedule: &Schedule, step: u32) -> Vec<Place> {
         of.iter()
             .map(|&unit| {
                 let course = &schedule.courses[unit];
@@ -196,7 +199,7 @@ impl Case {
         for failed in 1..=schedule.steps {
             let begun = schedule.commits.iter().copied().filter(|commit| *commit < failed).max().unwrap_or(0);
             let mut sound = true;
-            let (before, now) = (self.state(of, schedule, failed - 1), self.state(of, schedule, failed));
+            let (before, now) = (Self::state(of, schedule, failed - 1), Self::state(of, schedule, failed));
             let moving: Vec<usize> = (0..of.len()).filter(|&one| before[one] != now[one]).collect();
             for subset in 0..1_u32 << moving.len() {
                 let mut reached = before.clone();
@@ -205,11 +208,11 @@ impl Case {
                         reached[one] = now[one];
                     }
                 }
-                let begin = self.state(of, schedule, begun);
-                let stuck = |one: usize| self.components[one].4 && reached[one] != begin[one];
+                let start = Self::state(of, schedule, begun);
+                let stuck = |one: usize| self.components[one].4 && reached[one] != start[one];
                 // One step after the other is undone, each in any order.
                 for step in (begun + 1..=failed).rev() {
-                    let (from, to) = (self.state(of, schedule, step), self.state(of, schedule, step - 1));
+                    let (from, to) = (Self::state(of, schedule, step), Self::state(of, schedule, step - 1));
                     let from: Vec<Place> = (0..of.len())
                         .map(|one| if stuck(one) || step == failed { reached[one] } else { from[one] })
                         .collect();
@@ -219,7 +222,7 @@ impl Case {
                     sound &= self.all_subsets(&from, &to, &back);
                 }
                 let rest: Vec<Place> =
-                    (0..of.len()).map(|one| if stuck(one) { reached[one] } else { begin[one] }).collect();
+                    (0..of.len()).map(|one| if stuck(one) { reached[one] } else { start[one] }).collect();
                 if (0..of.len()).any(stuck) {
                     sound &= self.may_rest(&rest);
                 }
@@ -257,7 +260,7 @@ fn case(dice: &mut Dice) -> Case {
         }
         let (host, stays) = (dice.below(3) == 0, dice.below(5) == 0);
         let several = index == 0 && types.len() < 4 && dice.below(2) == 0;
-        for _ in 0..1 + usize::from(several) {
+        for _ in 0..=usize::from(several) {
             let start = if dice.below(6) == 0 {
                 "3"
             } else if dice.below(5) == 0 {
@@ -276,7 +279,7 @@ fn case(dice: &mut Dice) -> Case {
         }
     }
     text.push_str("constraints:\n");
-    for _ in 0..1 + dice.below(5) {
+    for _ in 0..=dice.below(5) {
         let size = 2 + usize::from(types.len() > 2 && dice.below(3) == 0);
         let mut chosen: Vec<&String> = Vec::new();
         while chosen.len() < size {
@@ -300,7 +303,7 @@ fn case(dice: &mut Dice) -> Case {
                     let cells: Vec<&str> = (0..size).map(|_| condition(dice)).collect();
                     format!("[{}]", cells.join(", "))
                 };
-                let rows: Vec<String> = (0..1 + dice.below(4)).map(|_| row(dice)).collect();
+                let rows: Vec<String> = (0..=dice.below(4)).map(|_| row(dice)).collect();
                 let last = vec!["'3'"; size].join(", ");
                 let first = vec!["'*'"; size - 1].join(", ");
                 let names: Vec<&str> = chosen.iter().map(|name| name.as_str()).collect();
@@ -339,12 +342,12 @@ fn a_plan_is_found_if_there_is_one_and_it_is_the_best() {
                 let cost = (schedule.steps, u32::try_from(reboots).unwrap(), u32::try_from(artifacts).unwrap());
                 assert_eq!(Some(cost), best, "{}\n{schedule:?}", case.text);
                 for step in 1..=schedule.steps {
-                    let (from, to) = (case.state(&of, &schedule, step - 1), case.state(&of, &schedule, step));
+                    let (from, to) = (Case::state(&of, &schedule, step - 1), Case::state(&of, &schedule, step));
                     let moving: Vec<usize> = (0..of.len()).filter(|&one| from[one] != to[one]).collect();
                     assert!(!moving.is_empty() && case.all_subsets(&from, &to, &moving), "{step}\n{}", case.text);
                 }
                 for commit in &schedule.commits {
-                    assert!(case.may_rest(&case.state(&of, &schedule, *commit)), "{}", case.text);
+                    assert!(case.may_rest(&Case::state(&of, &schedule, *commit)), "{}", case.text);
                 }
                 case.check_ways_back(&of, &schedule);
                 planned += 1;

@@ -1,3 +1,5 @@
+#![expect(clippy::format_push_string, reason = "writing to a String cannot fail, and this says so in fewer words")]
+
 use super::*;
 use crate::core::document::Document;
 use crate::update::manifest::Manifest;

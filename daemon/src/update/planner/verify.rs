@@ -126,10 +126,10 @@ fn way_back(ground: &Ground<'_>, courses: &[Course], ways: &[usize], begun: u32,
             .units
             .iter()
             .map(|&unit| {
-                let (begin, before, now) =
+                let (committed, before, now) =
                     (place(&courses[unit], begun), place(&courses[unit], failed - 1), place(&courses[unit], failed));
                 match stuck(unit) {
-                    false => vec![begin],
+                    false => vec![committed],
                     true if before == now => vec![now],
                     true => vec![before, now],
                 }
