@@ -161,7 +161,13 @@ doc: ## Build the documentation of the crates.
 	$(CARGO) doc --workspace --no-deps --locked
 
 .PHONY: dist
-dist: ## Make the release archive of the last commit.
-	mkdir -p target
+dist: ## Make the release archives of the last commit: the source, and the crates for a build without a network.
+	rm -rf target/dist
+	mkdir -p target/dist
 	git archive --format=tar.gz --prefix=orchestratord-$(VERSION)/ --output=target/orchestratord-$(VERSION).tar.gz HEAD
+	tar -C target/dist -xf target/orchestratord-$(VERSION).tar.gz
+	cd target/dist/orchestratord-$(VERSION) && $(CARGO) vendor --quiet --locked vendor >/dev/null
+	tar -C target/dist --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -czf target/orchestratord-$(VERSION)-vendor.tar.gz \
+	    orchestratord-$(VERSION)/vendor
 	@echo "target/orchestratord-$(VERSION).tar.gz"
+	@echo "target/orchestratord-$(VERSION)-vendor.tar.gz"
