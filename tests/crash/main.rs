@@ -2,7 +2,7 @@
 //! start has to bring the System into the old or the new state, or to say that it is inconsistent.
 //!
 //! `cargo test` runs a sample that is spread over all scenarios; `make crash-matrix` runs everything. Variables:
-//! `CRASH_MATRIX=whole`, `CRASH_WORKERS=<number>`, `CRASH_ONLY=<part of a scenario's name>`, `CRASH_POINT=<disturbance>:<n>`
+//! `CRASH_MATRIX=whole`, `CRASH_SAMPLE=<number of points>`, `CRASH_WORKERS=<number>`, `CRASH_ONLY=<part of a scenario's name>`, `CRASH_POINT=<disturbance>:<n>`
 //! to repeat one point with its log.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -109,7 +109,8 @@ fn matrix() -> Result<usize> {
     let cases: Vec<Case> = counted.iter().flat_map(|(&scenario, points)| cases(scenario, points)).collect();
     let all = cases.len();
     // The order of the cases goes round the kinds of disturbance; an odd step meets all of them.
-    let step = if whole { 1 } else { (all / SAMPLE).max(1) | 1 };
+    let sample = std::env::var("CRASH_SAMPLE").ok().and_then(|number| number.parse().ok()).unwrap_or(SAMPLE);
+    let step = if whole { 1 } else { (all / sample.max(1)).max(1) | 1 };
     let cases: Vec<Case> = cases.into_iter().step_by(step).collect();
     println!("{} scenarios, {all} points, {} of them now", counted.len(), cases.len());
 

@@ -133,6 +133,21 @@ async fn cancelling_a_download_cuts_it_short_and_takes_the_rest_back() {
     assert_eq!(system.programs(), [0; 0]);
 }
 
+/// What is installed and cannot go back is better than what would be neither.
+#[tokio::test]
+async fn cancelling_is_given_up_if_a_component_that_is_installed_cannot_go_back() {
+    let system = System::demo().await;
+    system.set("G13", "supports-rollback", "No");
+    system.set("R998", "Download.sleep", "2");
+    let job = system.begin(2, Options::new()).await.unwrap();
+    system.wait_for_call("R998", "Download").await;
+    job.cancel().await.unwrap();
+    outcome(&job).await.clean("done");
+    assert_eq!(system.count("G13", "SupportsRollback"), 1);
+    system.assert_all_at(2);
+    assert!(system.log().contains("The deployment cannot be cancelled"), "{}", system.log());
+}
+
 /// Nothing but a download is left half way.
 #[tokio::test]
 async fn cancelling_an_install_waits_for_it_and_then_goes_back() {

@@ -10,7 +10,7 @@ use super::component::ComponentKey;
 use super::environment::Environment;
 use super::handle::{StopPoint, UpdateState};
 use super::interface::{Interface, LogSink};
-use super::machine::{Activity, CallState, Deployment, Effect, Event, Outcome, Rest};
+use super::machine::{Activity, CallState, Deployment, Effect, Event, Member, Outcome, Rest};
 use super::member::{self, Calls, DownloadSeat, Overall};
 use super::plan::Plan;
 use super::record::Record;
@@ -80,6 +80,8 @@ pub struct Drive {
     started: mpsc::Receiver<(usize, Activity, u32)>,
     told_of_storage: bool,
     heard_cancel: bool,
+    /// Questions to Components that are installed, asked while others still download.
+    asked: JoinSet<(usize, Outcome)>,
 }
 
 impl Drive {
@@ -127,6 +129,7 @@ impl Drive {
             started: starts,
             told_of_storage: false,
             heard_cancel: false,
+            asked: JoinSet::new(),
         }
     }
 
@@ -177,6 +180,7 @@ impl Drive {
 
     /// Waits for reports; takes all that are there at once, so that they share one write to the disk. `None`: stop.
     async fn wait(&mut self) -> Option<Vec<Event>> {
+        self.cut_downloads_short();
         let cancelled = self.job.cancelled();
         let cancellable = !self.heard_cancel && self.open.state.can_cancel();
         let mut events = Vec::new();
@@ -184,11 +188,7 @@ impl Drive {
             biased;
             () = self.stop.cancelled() => return None,
             () = cancelled.cancelled(), if cancellable => {
-                // Downloads are cut short; nothing else may be left half way. Once a Component is installed, a download
-                // is waited for too: to cut it short would be a failure, and cancelling may yet turn out impossible.
-                if self.open.state.is_untouched() {
-                    self.calls.cancel.cancel();
-                }
+                self.ask_ahead();
                 self.heard_cancel = true;
                 self.say(Severity::Warning, "", "The deployment is cancelled at the end of this step.");
                 events.push(Event::Cancel);
@@ -203,12 +203,45 @@ impl Drive {
                     events.push(Event::Started(index));
                 }
             }
+            Some(answer) = self.asked.join_next() => {
+                if let Ok((index, outcome)) = answer {
+                    events.push(Event::CanGoBack(index, outcome == Outcome::SupportsRollback(true)));
+                }
+            }
             Some(report) = self.reports.join_next() => self.report(report, &mut events),
         }
         while let Some(report) = self.reports.try_join_next() {
             self.report(report, &mut events);
         }
         Some(events)
+    }
+
+    /// A Job was cancelled while Components download: those that are installed are asked now whether they can go back,
+    /// because a download that is cut short cannot be made again, and one that hangs must not be waited for.
+    fn ask_ahead(&mut self) {
+        let state = &self.open.state;
+        if !matches!(state.head.phase, super::machine::Phase::Group(Activity::Download, _)) {
+            return;
+        }
+        for (index, member) in state.members.iter().enumerate() {
+            if member.installed && member.supports_rollback.is_none() {
+                // In its turn it would be asked for the first time.
+                self.asked.spawn(self.calls.clone().make(index, Activity::AskRollback, 0));
+            }
+        }
+    }
+
+    /// Downloads of a deployment that was cancelled are cut short, unless it may have to go on. Nothing else may be left
+    /// half way.
+    fn cut_downloads_short(&self) {
+        let state = &self.open.state;
+        let goes_back = |member: &Member| !member.installed || member.supports_rollback == Some(true);
+        if state.head.cancelled
+            && matches!(state.head.phase, super::machine::Phase::Group(Activity::Download, _))
+            && state.members.iter().all(goes_back)
+        {
+            self.calls.cancel.cancel();
+        }
     }
 
     fn report(&self, report: Result<(usize, Outcome), tokio::task::JoinError>, events: &mut Vec<Event>) {

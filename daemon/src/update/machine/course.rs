@@ -23,6 +23,11 @@ impl Deployment {
                     self.members[index].begun = true;
                 }
             }
+            Event::CanGoBack(index, answer) => {
+                if let Some(member) = self.members.get_mut(index) {
+                    member.supports_rollback.get_or_insert(answer);
+                }
+            }
             Event::Ended(index, outcome) if self.is_running(index) => self.ended(index, outcome, &mut effects),
             Event::RebootFailed(error) if self.awaits_reboot() => self.reboot_failed(error, &mut effects),
             Event::Resume(options, boot_id) if self.head.rest.is_some() => {

@@ -296,6 +296,9 @@ pub enum Event {
     Started(usize),
     /// An activity of the current step ended on this Component.
     Ended(usize, Outcome),
+    /// A Component that is installed was asked ahead of its turn, because the Job was cancelled: whether it can be rolled
+    /// back.
+    CanGoBack(usize, bool),
     /// The host did not reboot although it was asked to.
     RebootFailed(Error),
     /// A caller wants to go on; the host has this boot id.
