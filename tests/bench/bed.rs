@@ -136,7 +136,7 @@ fn start_daemon(place: &Path, bus: &str) -> anyhow::Result<(Held, f64)> {
     let program = program.canonicalize()?;
     let notify = place.join("notify");
     let socket = UnixDatagram::bind(&notify)?;
-    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    socket.set_read_timeout(Some(Duration::from_mins(1)))?;
     fs::write(place.join("boot-id"), "00000000-0000-4000-8000-000000000001\n")?;
     let log = fs::File::create(place.join("daemon.log"))?;
     let mut command = Command::new(program);

@@ -38,6 +38,8 @@ impl Mender {
         let place = TempDir::with_prefix_in("mender-", on)?;
         fs::create_dir_all(place.path().join("modules"))?;
         fs::create_dir_all(place.path().join("data"))?;
+        fs::create_dir_all(place.path().join("etc"))?;
+        fs::write(place.path().join("etc/artifact_info"), "artifact_name=bench-0\n")?;
         let take = "while name=\"$(cat stream-next)\"; [ -n \"$name\" ]; do cat \"$name\" >/dev/null; done";
         let take = if stores { ":" } else { take };
         script(
@@ -58,7 +60,7 @@ impl Mender {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c"]).arg(format!(
             "mkdir -p /usr/share/mender/modules/v3 && mount --bind '{place}/modules' /usr/share/mender/modules/v3 && \
-             exec mender --no-syslog -l error --config '{place}/mender.conf' --fallback-config '{place}/mender.conf' \
+             mkdir -p /etc/mender && mount --bind '{place}/etc' /etc/mender && exec mender --no-syslog -l error --config '{place}/mender.conf' --fallback-config '{place}/mender.conf' \
              --data '{place}/data' {words}"
         ));
         command
@@ -177,7 +179,7 @@ pub struct SwUpdate {
 impl SwUpdate {
     /// Makes the archive.
     pub fn new(on: &Path, payloads: &Payloads, size: u64, compression: Compression) -> anyhow::Result<Self> {
-        for program in ["swupdate", "cpio", "sha256sum"] {
+        for program in ["swupdate", "cpio", "sha256sum", "openssl"] {
             if !has(program) {
                 bail!("there is no \"{program}\"");
             }
@@ -198,12 +200,16 @@ impl SwUpdate {
         fs::write(
             place.path().join("sw-description"),
             format!(
-                "software =\n{{\n  version = \"1\";\n  images: ({{ filename = \"{name}\"; sha256 = \"{digest}\"; {compressed}\
+                "software =\n{{\n  version = \"1\";\n  hardware-compatibility: [ \"1.0\" ];\n  images: ({{ filename = \"{name}\"; sha256 = \"{digest}\"; {compressed}\
                  installed-directly = true; type = \"rawfile\"; path = \"{at}/out\"; }});\n}};\n"
             ),
         )?;
         run(&mut shell(&format!(
-            "cd '{at}' && printf '%s\\n' sw-description '{name}' | cpio --quiet -o -H crc >bench.swu && rm '{name}'"
+            // Debian's takes nothing that is not signed.
+            "cd '{at}' && openssl req -x509 -newkey rsa:2048 -nodes -days 7300 -subj /CN=bench -addext \
+             keyUsage=digitalSignature -addext extendedKeyUsage=emailProtection -keyout key.pem -out cert.pem && openssl cms \
+             -sign -in sw-description -out sw-description.sig -signer cert.pem -inkey key.pem -outform DER -nosmimecap \
+             -binary && printf '%s\\n' sw-description sw-description.sig '{name}' | cpio --quiet -o -H crc >bench.swu && rm '{name}'"
         )))?;
         Ok(Self { place })
     }
@@ -217,6 +223,8 @@ impl Peer for SwUpdate {
     fn install(&self) -> anyhow::Result<Sample> {
         // It leaves its sockets where TMPDIR says.
         let at = self.place.path();
-        measure(Command::new("swupdate").arg("-i").arg(at.join("bench.swu")).env("TMPDIR", at).current_dir(at))
+        let mut command = Command::new("swupdate");
+        command.args(["-H", "bench:1.0", "-k", "cert.pem", "-i", "bench.swu"]).env("TMPDIR", at).current_dir(at);
+        measure(&mut command)
     }
 }

@@ -67,7 +67,7 @@ async fn case(case: &Case, bed: &Bed, on: &Path, payloads: &Payloads, report: &m
 
     let (mut pipe, mut hash, mut decoder) = (Vec::new(), Vec::new(), Vec::new());
     let (mut streamed, mut written, mut stored) = (Vec::new(), Vec::new(), Vec::new());
-    let mut theirs: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
+    let mut theirs: Vec<(Box<dyn Peer>, Vec<Sample>)> = peers.into_iter().map(|peer| (peer, Vec::new())).collect();
     for round in 0..=runs {
         let keep = |samples: &mut Vec<Sample>, sample: Sample| {
             // The first round only brings everything into memory.
@@ -84,19 +84,16 @@ async fn case(case: &Case, bed: &Bed, on: &Path, payloads: &Payloads, report: &m
         keep(&mut written, bed.install(&artifact).await?);
         bed.take(Taking::Store)?;
         keep(&mut stored, bed.install(&artifact).await?);
-        for (number, samples) in theirs.iter_mut().enumerate() {
-            let Some(peer) = peers.get(number) else { continue };
-            match peer.install() {
-                Ok(sample) => keep(samples, sample),
-                Err(error) => {
-                    report.say(&format!("LEFT OUT {}, {compression}: {error:#}", peer.name()));
-                    samples.clear();
-                    peers.remove(number);
-                    break;
-                }
+        theirs.retain_mut(|(peer, samples)| match peer.install() {
+            Ok(sample) => {
+                keep(samples, sample);
+                true
             }
-        }
-        theirs.truncate(peers.len());
+            Err(error) => {
+                report.say(&format!("LEFT OUT {}, {compression}: {error:#}", peer.name()));
+                false
+            }
+        });
     }
 
     let floor = [&pipe, &hash, &decoder].map(|samples| middle(samples).wall).into_iter().fold(0.0, f64::max);
@@ -108,7 +105,7 @@ async fn case(case: &Case, bed: &Bed, on: &Path, payloads: &Payloads, report: &m
     rows.push(row("ours, streamed", &streamed));
     rows.push(row("ours, streamed into a file, with fsync", &written));
     rows.push(row("ours, stored, with fsync", &stored));
-    for (peer, samples) in peers.iter().zip(&theirs) {
+    for (peer, samples) in &theirs {
         rows.push(row(peer.name(), samples));
     }
     report.samples(&rows);
@@ -124,7 +121,7 @@ async fn case(case: &Case, bed: &Bed, on: &Path, payloads: &Payloads, report: &m
     }
     report.line(&format!("stream-{name}-rss-mib"), streamed.iter().map(|sample| sample.peak).fold(0.0, f64::max));
     let mut fastest = Vec::new();
-    for (peer, samples) in peers.iter().zip(&theirs) {
+    for (peer, samples) in &theirs {
         // Each against ours with the same sink: what only reads against what only reads, a slot against a slot.
         match peer.name() {
             "mender install, streamed" => report.line(&format!("stream-{name}/mender"), over(&streamed, samples)),

@@ -10,9 +10,9 @@ use super::compression::Decoder;
 use super::error::ArtifactError;
 
 /// Largest piece, in bytes. Handing one over costs a switch between threads, and a few have to fit into the cache.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 128 * 1024;
 /// Pieces that are decompressed ahead.
-const AHEAD: usize = 3;
+const AHEAD: usize = 2;
 
 /// Some bytes of a payload; clones share them.
 #[derive(Clone, Default)]
@@ -105,6 +105,7 @@ pub(super) enum Content<R> {
 
 impl<R: Read> Content<R> {
     /// Decompresses as it is read.
+    #[allow(clippy::unnecessary_wraps, reason = "the other way, in place of which it stands, can fail")]
     pub(super) fn here(decoder: Decoder<R>) -> io::Result<Self> {
         Ok(Self::Here(decoder, Pieces::default(), None))
     }

@@ -8,11 +8,15 @@ use super::{Failure, Form, Item, Progress};
 use crate::update::artifact::Header;
 
 /// Bytes that may wait for the slowest.
-const LIMIT: usize = 1024 * 1024;
+const LIMIT: usize = 512 * 1024;
 /// Items that may: files may be small.
 const ITEMS: usize = 64;
 
+/// Header and size of an Artifact that is open.
+pub(super) type Opened = (Arc<Header>, Option<u64>);
+
 /// What there is for a Component.
+#[allow(clippy::large_enum_variant, reason = "it is on the stack only, and the large one is the usual one")]
 pub(super) enum Taken {
     Item(Item),
     /// There is nothing more, and all is verified.
@@ -61,7 +65,7 @@ struct State {
     /// Their bytes.
     bytes: usize,
     /// Header and size of the Artifact.
-    opened: Option<(Arc<Header>, Option<u64>)>,
+    opened: Option<Opened>,
     /// Nobody who has not said what it wants is waited for any more.
     forms_known: bool,
     end: Option<Result<(), Failure>>,
@@ -110,10 +114,11 @@ impl State {
         let mut due: Option<Duration> = None;
         for taker in self.takers.iter_mut().filter(holds_up) {
             let idle = taker.idle_since.elapsed();
-            if idle >= patience {
+            let left = patience.saturating_sub(idle);
+            if left.is_zero() {
                 taker.place = Place::CutOff;
             } else {
-                due = Some(due.map_or(patience - idle, |due| due.min(patience - idle)));
+                due = Some(due.map_or(left, |due| due.min(left)));
             }
         }
         due
@@ -266,7 +271,7 @@ impl Queue {
     }
 
     /// Waits until the header is known. `None`: it has left.
-    pub(super) fn header(&self, index: usize) -> Option<Result<(Arc<Header>, Option<u64>), Failure>> {
+    pub(super) fn header(&self, index: usize) -> Option<Result<Opened, Failure>> {
         let mut state = self.lock();
         loop {
             if state.takers.get(index).is_none_or(|taker| taker.place == Place::Left) {
