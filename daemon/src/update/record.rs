@@ -343,8 +343,7 @@ mod tests {
         let old: Deployment = serde_json::from_str(&without(text, &["\"leg\":0,"])).unwrap();
         assert_eq!(old, deployment());
         let text = serde_json::to_string(&plan()).unwrap();
-        let old: Plan =
-            serde_json::from_str(&without(text, &[",\"leg\":0,\"reasons\":[],\"way_back\":\"\""])).unwrap();
+        let old: Plan = serde_json::from_str(&without(text, &[",\"leg\":0,\"reasons\":[],\"way_back\":\"\""])).unwrap();
         assert_eq!(old, plan());
     }
 
