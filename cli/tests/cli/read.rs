@@ -126,7 +126,7 @@ async fn a_plan_is_a_table() {
         json!({
             "order": 10, "component_type": "rtos", "id": "R123", "action": "install", "interface": "rtos-interface",
             "from_version": "v1", "to_version": "v2", "artifact_name": "rtos-v2", "artifact": "/a/rtos-v2.mender",
-            "size": 1536,
+            "size": 1536, "leg": 0, "reasons": [], "way_back": "",
         })
     );
     let calls = daemon.calls();

@@ -12,11 +12,21 @@ use crate::update::handle::RebootMode;
 #[derive(Debug, Clone)]
 struct Script {
     orders: Vec<u32>,
+    /// Order groups from this one on are a part of their own.
+    second_part: u32,
     needs_reboot: Vec<NeedsReboot>,
     supports_rollback: Vec<Option<bool>>,
     /// One number per activity that ends: what becomes of it.
     fates: Vec<u8>,
     stops: Vec<(u8, bool)>,
+}
+
+impl Script {
+    /// Order groups and parts; parts are numbered without a gap.
+    fn places(&self) -> Vec<(u32, u32)> {
+        let first = self.orders.iter().any(|order| *order < self.second_part);
+        self.orders.iter().map(|&order| (order, u32::from(first && order >= self.second_part))).collect()
+    }
 }
 
 /// One call, in order.
@@ -40,14 +50,15 @@ fn script() -> impl Strategy<Value = Script> {
         let reboot = prop_oneof![Just(NeedsReboot::No), Just(NeedsReboot::Automatic), Just(NeedsReboot::Yes)];
         let supports = prop_oneof![5 => Just(Some(true)), 1 => Just(Some(false)), 1 => Just(None)];
         (
-            prop::collection::vec(1_u32..4, members),
+            (prop::collection::vec(1_u32..4, members), 2_u32..6),
             prop::collection::vec(reboot, members),
             prop::collection::vec(supports, members),
             prop::collection::vec(any::<u8>(), 0..200),
             prop::collection::vec((0_u8..8, any::<bool>()), 1..8),
         )
-            .prop_map(|(orders, needs_reboot, supports_rollback, fates, stops)| Script {
+            .prop_map(|((orders, second_part), needs_reboot, supports_rollback, fates, stops)| Script {
                 orders,
+                second_part,
                 needs_reboot,
                 supports_rollback,
                 fates,
@@ -75,7 +86,7 @@ impl Run {
         let mut stops: VecDeque<(u8, bool)> = script.stops.clone().into();
         let (bits, defer) = stops.pop_front().unwrap_or((0, false));
         Self {
-            deployment: Deployment::new(script.orders.iter().copied(), options(bits, defer)),
+            deployment: Deployment::in_legs(script.places(), options(bits, defer)),
             fates: script.fates.clone().into(),
             stops,
             script,
@@ -231,23 +242,38 @@ impl Run {
     fn check(&self) -> Result<(), TestCaseError> {
         let (result, error) = self.end.clone().ok_or_else(|| TestCaseError::fail("no end"))?;
         let members = &self.deployment.members;
-        let last = |activity| self.positions(activity).last().map(|(at, _)| *at);
-        let first = |activity| self.positions(activity).first().map(|(at, _)| *at);
-
-        // No state after Cleanup but Cleanup, and every Component that took part is cleaned up.
-        if let Some(at) = first(Activity::Cleanup) {
-            prop_assert!(self.made[at..].iter().all(|made| made.activity == Activity::Cleanup));
+        // No state after Cleanup but Cleanup, and every Component that took part is cleaned up; each part by itself, and
+        // nothing of the next one begins before that.
+        let part = self.deployment.head.leg;
+        for leg in 0..=part {
+            let of_leg = |made: &&Made| members[made.index].leg <= leg;
+            let begins =
+                self.made.iter().position(|made| members[made.index].leg == leg && made.activity == Activity::Cleanup);
+            if let Some(at) = begins {
+                prop_assert!(self.made[at..].iter().filter(of_leg).all(|made| made.activity == Activity::Cleanup));
+                prop_assert!(self.made[..at].iter().all(|made| members[made.index].leg <= leg));
+            }
         }
+        prop_assert!(members.iter().all(|member| member.leg <= part || !member.downloaded));
         for (index, member) in members.iter().enumerate() {
             let cleaned = self.positions(Activity::Cleanup).iter().any(|(_, who)| *who == index);
             prop_assert_eq!(cleaned, member.downloaded);
         }
-        // Commit only after every Install and every verification.
-        if let Some(commit) = first(Activity::Commit) {
+        // Commit only after every Install and every verification of the part.
+        for leg in 0..=part {
+            let of_leg = |activity| {
+                let positions = self.positions(activity).into_iter().filter(|(_, who)| members[*who].leg == leg);
+                positions.map(|(at, _)| at).collect::<Vec<_>>()
+            };
+            let Some(&commit) = of_leg(Activity::Commit).first() else { continue };
             for activity in [Activity::Download, Activity::Install, Activity::Reboot, Activity::VerifyReboot] {
-                prop_assert!(last(activity).is_none_or(|at| at < commit), "{activity:?} after ArtifactCommit");
+                prop_assert!(
+                    of_leg(activity).last().is_none_or(|at| *at < commit),
+                    "{activity:?} after ArtifactCommit"
+                );
             }
-            prop_assert_eq!(self.positions(Activity::Install).len(), members.len());
+            let members = members.iter().filter(|member| member.leg == leg).count();
+            prop_assert_eq!(of_leg(Activity::Install).len(), members);
         }
         // A forward state runs at most once per Component; Install follows its own Download.
         for activity in
@@ -275,9 +301,11 @@ impl Run {
             }
         }
         // The System as a whole: when it fails, whoever was installed goes back if it can, and gets ArtifactFailure.
+        // Earlier parts stand.
         let failed = !(result == JobResult::Done || result == JobResult::Failed && self.committed());
         for (index, member) in members.iter().enumerate() {
             let has = |activity| self.positions(activity).iter().any(|(_, who)| *who == index);
+            let failed = failed && member.leg == part;
             prop_assert_eq!(has(Activity::Failure), failed && member.installed);
             let goes_back = failed && member.installed && member.supports_rollback == Some(true);
             prop_assert_eq!(has(Activity::Rollback), goes_back);
@@ -287,8 +315,8 @@ impl Run {
             if failed && member.installed && member.supports_rollback != Some(true) {
                 prop_assert_eq!(result, JobResult::Inconsistent);
             }
-            if result == JobResult::Done {
-                prop_assert!(member.committed);
+            if result == JobResult::Done || member.leg < part {
+                prop_assert!(member.committed && !member.rolled_back);
             }
             for (activity, attempts) in &member.attempts {
                 prop_assert!(*attempts <= 3 * ROLLBACK_REBOOT_ATTEMPTS, "{activity:?} started {attempts} times");
