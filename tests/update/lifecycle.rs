@@ -122,6 +122,7 @@ async fn cancelling_a_download_cuts_it_short_and_takes_the_rest_back() {
     system.set("R998", "Download.hang", "");
     let job = system.begin(2, Options::new()).await.unwrap();
     system.wait_for_call("R998", "Download").await;
+    system.wait_for_call("R456", "Download").await;
     job.cancel().await.unwrap();
     outcome(&job).await.faulty("cancelled", "Cancelled");
     assert_eq!(
