@@ -226,7 +226,7 @@ impl Drive {
         for (index, member) in state.members.iter().enumerate() {
             if member.installed && member.supports_rollback.is_none() {
                 // In its turn it would be asked for the first time.
-                self.asked.spawn(self.calls.clone().make(index, Activity::AskRollback, 0));
+                self.asked.spawn(self.calls.clone().make(index, Activity::AskRollback, 0, None));
             }
         }
     }
