@@ -296,34 +296,69 @@ fn fewest_reboots(choices: &mut [Vec<Candidate<'_>>], steps: u32, budget: &mut B
     (Some(kept), false)
 }
 
+/// Looks through the sets of steps, the smallest first.
 fn search_reboots(
     choices: &mut [Vec<Candidate<'_>>],
     steps: u32,
     budget: &mut Budget,
 ) -> Result<Option<Vec<u32>>, GaveUp> {
-    let all: Vec<u32> = (1..=steps).collect();
-    for count in 1..=all.len() {
-        let mut best: Option<(usize, Vec<u32>)> = None;
-        let mut at: Vec<usize> = (0..count).collect();
-        loop {
-            let chosen: Vec<u32> = at.iter().map(|&at| all[at]).collect();
-            if let Some(artifacts) = fits(choices, steps, &chosen, budget)?
-                && best.as_ref().is_none_or(|(fewest, _)| artifacts < *fewest)
-            {
-                best = Some((artifacts, chosen));
-            }
-            // The next choice in lexical order.
-            let Some(place) = (0..count).rev().find(|&place| at[place] < all.len() - count + place) else { break };
-            at[place] += 1;
-            for next in place + 1..count {
-                at[next] = at[next - 1] + 1;
-            }
-        }
-        if let Some((_, chosen)) = best {
+    // Where a cluster can be gone in one way only, its reboots have to fall into these.
+    let single = choices.iter().filter(|candidates| candidates.len() == 1).flatten();
+    let windows: Vec<(u32, u32)> = single.flat_map(|candidate| candidate.network.reboot_windows(steps)).collect();
+    let chain = choices.iter().filter(|candidates| candidates.len() == 1).flatten();
+    let chain = chain.map(|candidate| candidate.network.reboots_in_a_row()).max().unwrap_or(0);
+    let ends_at_first = choices.iter().all(|candidates| candidates.len() == 1);
+    for count in chain.max(1)..=steps {
+        let mut search = RebootSearch { steps, windows: &windows, ends_at_first, best: None };
+        search.extend(choices, &mut Vec::new(), count, budget)?;
+        if let Some((_, chosen)) = search.best {
             return Ok(Some(chosen));
         }
     }
     Ok(None)
+}
+
+/// A search for a set of steps of one size.
+struct RebootSearch<'w> {
+    steps: u32,
+    windows: &'w [(u32, u32)],
+    /// The sets do not differ in the number of Artifacts.
+    ends_at_first: bool,
+    best: Option<(usize, Vec<u32>)>,
+}
+
+impl RebootSearch<'_> {
+    /// Adds this many steps behind those that are chosen, the latest first.
+    fn extend(
+        &mut self,
+        choices: &mut [Vec<Candidate<'_>>],
+        chosen: &mut Vec<u32>,
+        left: u32,
+        budget: &mut Budget,
+    ) -> Result<(), GaveUp> {
+        budget.spend(1 + self.windows.len())?;
+        if left == 0 {
+            if let Some(artifacts) = fits(choices, self.steps, chosen, budget)?
+                && self.best.as_ref().is_none_or(|(fewest, _)| artifacts < *fewest)
+            {
+                self.best = Some((artifacts, chosen.clone()));
+            }
+            return Ok(());
+        }
+        let missed = |(from, to): &&(u32, u32)| !chosen.iter().any(|step| (from..=to).contains(&step));
+        let latest = self.windows.iter().filter(missed).map(|(_, to)| *to).min();
+        let latest = latest.unwrap_or(self.steps).min(self.steps + 1 - left);
+        let first = chosen.last().map_or(1, |last| last + 1);
+        for step in (first..=latest).rev() {
+            chosen.push(step);
+            self.extend(choices, chosen, left - 1, budget)?;
+            chosen.pop();
+            if self.ends_at_first && self.best.is_some() {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How many Artifacts it takes if the host is rebooted in these steps only; `None`: it cannot be done.

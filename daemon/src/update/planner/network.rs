@@ -317,6 +317,29 @@ impl<'g> Network<'g> {
         self.host.contains(&true)
     }
 
+    /// The first and the last step that each reboot of the host may fall into, if there are this many steps.
+    pub fn reboot_windows(&self, steps: u32) -> impl Iterator<Item = (u32, u32)> {
+        let hosts = (0..self.events.len()).filter(|&event| self.host[event]);
+        hosts.map(move |event| (self.earliest[event], steps.saturating_sub(self.tail[event])))
+    }
+
+    /// How many reboots have to come one after the other at least.
+    pub fn reboots_in_a_row(&self) -> u32 {
+        let mut order: Vec<usize> = (0..self.events.len()).collect();
+        // What is given runs from earlier steps to later ones; commits, which are tied by a weight of 0, are no reboots, and
+        // leaving one out makes the bound weaker, not wrong.
+        order.sort_by_key(|&event| self.earliest[event]);
+        let mut row = vec![0; self.events.len()];
+        for event in order {
+            row[event] += u32::from(self.host[event]);
+            let so_far = row[event];
+            for (given, _) in &self.following[event][..self.given[event]] {
+                row[given.after] = row[given.after].max(so_far);
+            }
+        }
+        row.into_iter().max().unwrap_or(0)
+    }
+
     /// A number of steps that is always enough, if any is.
     pub fn longest(&self) -> u32 {
         u32::try_from(self.moves).unwrap_or(u32::MAX).max(1)
