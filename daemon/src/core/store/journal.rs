@@ -299,7 +299,7 @@ mod tests {
             assert_eq!(error.io().kind(), io::ErrorKind::InvalidData, "{at}");
         }
         // Entries beyond the first step, cut in the middle of one.
-        let (_directory, path) = journal_with(&[&[7; 100_000], &[8; 100_000]]);
+        let (_directory, path) = journal_with(&[&vec![7; 100_000], &vec![8; 100_000]]);
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len() as u64, 2 * STEP);
         std::fs::write(&path, &bytes[..350_000]).unwrap();
