@@ -164,6 +164,11 @@ impl Journal {
         count.is_ok_and(|count| bytes[..count].iter().all(|byte| *byte == 0))
     }
 
+    /// The file has another name now, for errors to tell.
+    pub fn renamed(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
     /// Length of all entries in bytes.
     pub fn length(&self) -> u64 {
         self.end
