@@ -51,11 +51,16 @@ check: ## Everything a change has to pass, except packaging.
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
+# With less to compute and no strangers to look through in /proc, a point takes a third of the time.
+CRASH_BUILD := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=target/crash-matrix
+ALONE := $(shell unshare --pid --fork --mount-proc --kill-child true 2>/dev/null && \
+	echo unshare --pid --fork --mount-proc --kill-child)
+
 .PHONY: crash-matrix
-crash-matrix: ## Let the daemon and the machine die at every single point; takes about an hour.
+crash-matrix: ## Let the daemon and the machine die at every single point; takes half an hour.
 	tests/install-packages build demo check
-	$(CARGO) build --workspace --locked
-	CRASH_MATRIX=whole $(CARGO) test -p orchestrator-tests --locked --test crash_matrix
+	$(CRASH_BUILD) $(CARGO) build --workspace --locked
+	$(CRASH_BUILD) CRASH_MATRIX=whole $(ALONE) $(CARGO) test --workspace --locked --test crash_matrix
 
 .PHONY: bench-plan
 bench-plan: ## Measure how long planning takes.

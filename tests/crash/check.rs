@@ -13,6 +13,8 @@ use crate::tracer::Logged;
 /// One line of the log of calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Line<'l> {
+    /// The program of a reboot runs; it has not said so yet.
+    Exec(&'l str, &'l str),
     Begin(&'l str, &'l str),
     End(&'l str, &'l str, i32),
     /// Another daemon came up.
@@ -27,6 +29,7 @@ fn parse(log: &[Logged]) -> Result<Vec<Line<'_>>> {
     let lines = log.iter().take_while(|line| line.text != "fresh").map(|Logged { text: line, .. }| {
         let words: Vec<&str> = line.split(' ').collect();
         Ok(match words.as_slice() {
+            ["exec", who, word] => Line::Exec(who, word),
             ["begin", who, word, ..] => Line::Begin(who, state(word)),
             // Killed by a daemon, or with the machine.
             ["died", who, word] => Line::End(who, state(word), -1),
@@ -243,7 +246,7 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
     for (at, line) in lines.iter().enumerate() {
         match *line {
             Line::Up => ups += 1,
-            Line::Boot | Line::Reboot | Line::Client(_) | Line::End(..) => {}
+            Line::Boot | Line::Reboot | Line::Exec(..) | Line::Client(_) | Line::End(..) => {}
             Line::Begin(who, word) => {
                 if !is_state(word) {
                     continue;
@@ -287,7 +290,7 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                             lines[..at].iter().rposition(|line| *line == Line::Begin(who, "ArtifactInstall"));
                         let since = &lines[installed.unwrap_or(0)..at];
                         let rebooted = match part.reboot {
-                            "Yes" => begun(at, who, "ArtifactReboot"),
+                            "Yes" => lines[..at].contains(&Line::Exec(who, "ArtifactReboot")),
                             // By us, by the caller, or by a power cut: the host came up since.
                             _ => since.contains(&Line::Boot),
                         };

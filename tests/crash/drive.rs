@@ -276,7 +276,9 @@ impl<'b> Run<'b> {
         for _ in 0..5 {
             let state = self.calm().await?;
             self.command(Verb::Resume, &[], false).await?;
-            if state == "idle" {
+            // A daemon that has just come to the bus may say "idle" before it has looked at its record.
+            let was_lost = self.told.last().is_some_and(|(_, told)| *told == Told::Gone);
+            if state == "idle" && !was_lost {
                 break;
             }
         }

@@ -320,8 +320,11 @@ impl Tracer {
                 self.met(task);
                 self.called(task);
             }
-            WaitStatus::PtraceEvent(task, ..) => {
+            WaitStatus::PtraceEvent(task, _, event) => {
                 self.met(task);
+                if event == libc::PTRACE_EVENT_EXEC {
+                    self.executed(task);
+                }
                 go_on(task, None);
             }
             WaitStatus::PtraceSyscall(task) => {
@@ -332,6 +335,19 @@ impl Tracer {
             WaitStatus::Stopped(task, Signal::SIGSTOP) if self.met(task) => go_on(task, None),
             WaitStatus::Stopped(task, signal) => go_on(task, Some(signal)),
             _ => {}
+        }
+    }
+
+    /// A program runs. Of a reboot that counts, even if the machine dies before the program has written a line.
+    fn executed(&self, task: Pid) {
+        let words = fs::read(format!("/proc/{task}/cmdline")).unwrap_or_default();
+        let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+        // The shell, the program, and its arguments.
+        if let [_, _, word, _, _, who, ..] = words.as_slice()
+            && matches!(word.as_ref(), "ArtifactReboot" | "ArtifactRollbackReboot")
+        {
+            let text = format!("exec {who} {word}");
+            self.log.lock().unwrap().push(Logged { generation: self.generation, text });
         }
     }
 

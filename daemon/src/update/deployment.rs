@@ -76,7 +76,7 @@ pub struct Drive {
     stop: CancellationToken,
     calls: Calls,
     reports: JoinSet<(usize, Outcome)>,
-    /// Calls whose program runs.
+    /// Reboots whose program runs.
     started: mpsc::Receiver<(usize, Activity, u32)>,
     told_of_storage: bool,
     heard_cancel: bool,
@@ -198,7 +198,6 @@ impl Drive {
                 // Of a call that is over nobody needs to know any more.
                 if state.running().contains(&(index, activity))
                     && state.members[index].attempts(activity) == attempt
-                    && activity.may_be_resumed_by_verification()
                 {
                     events.push(Event::Started(index));
                 }

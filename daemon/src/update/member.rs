@@ -35,7 +35,7 @@ pub struct Calls {
     pub view: View,
     /// Shows the progress of downloads.
     pub job: Arc<JobReporter>,
-    /// Is told which calls run: member, activity, attempt.
+    /// Is told which reboots run: member, activity, attempt.
     pub started: mpsc::Sender<(usize, Activity, u32)>,
     /// How far all members are.
     pub overall: Arc<Overall>,
@@ -127,11 +127,7 @@ impl Calls {
             }
             _ => match state(activity) {
                 Some(state) => {
-                    let started = self.started.clone();
-                    // A message that does not fit is as one that came too late: the call counts as not begun.
-                    let tell = StartSink::new(move || {
-                        let _ = started.try_send((index, activity, attempt));
-                    });
+                    let tell = self.start_sink(index, activity, attempt);
                     done(interface.run_state_telling(state, &tag, tell, &never).await)
                 }
                 None => Outcome::Done,
@@ -166,6 +162,18 @@ impl Calls {
             self.remove_tree_after(index, activity);
         }
         (index, outcome)
+    }
+
+    /// Reboots are told once their program runs. A message that does not fit is as one that came too late: the call counts
+    /// as not begun.
+    fn start_sink(&self, index: usize, activity: Activity, attempt: u32) -> StartSink {
+        if !activity.may_be_resumed_by_verification() {
+            return StartSink::default();
+        }
+        let started = self.started.clone();
+        StartSink::new(move || {
+            let _ = started.try_send((index, activity, attempt));
+        })
     }
 
     fn tag(&self, index: usize, activity: Activity, attempt: u32) -> String {

@@ -122,6 +122,7 @@ impl Record {
                     drop(discard(&directory));
                     return Err(error.into());
                 }
+                record.journal.renamed(&directory.join("journal"));
                 record.directory = directory;
                 Ok(record)
             }

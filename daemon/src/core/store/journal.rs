@@ -164,6 +164,11 @@ impl Journal {
         count.is_ok_and(|count| bytes[..count].iter().all(|byte| *byte == 0))
     }
 
+    /// The file has another name now, for errors to tell.
+    pub fn renamed(&mut self, path: &Path) {
+        path.clone_into(&mut self.path);
+    }
+
     /// Length of all entries in bytes.
     pub fn length(&self) -> u64 {
         self.end
@@ -299,7 +304,7 @@ mod tests {
             assert_eq!(error.io().kind(), io::ErrorKind::InvalidData, "{at}");
         }
         // Entries beyond the first step, cut in the middle of one.
-        let (_directory, path) = journal_with(&[&[7; 100_000], &[8; 100_000]]);
+        let (_directory, path) = journal_with(&[&vec![7; 100_000], &vec![8; 100_000]]);
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len() as u64, 2 * STEP);
         std::fs::write(&path, &bytes[..350_000]).unwrap();

@@ -68,8 +68,8 @@ fn a_reboot_that_never_began_is_made() {
         world.starts_are_seen = false;
         let end = result(&world.begin());
         assert_eq!(end.0, if fails { JobResult::RolledBack } else { JobResult::Done });
-        let word = what.as_str().replace("Artifact", "0:");
-        assert!(world.take_trace().contains(&format!("{word} {word} 0:Verify")), "{what:?}");
+        let call = what.as_str().replace("Artifact", "0:");
+        assert!(world.take_trace().contains(&format!("{call} {call} 0:Verify")), "{what:?}");
     }
 }
 

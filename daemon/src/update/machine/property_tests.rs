@@ -123,7 +123,7 @@ impl Run {
                     Effect::Run(index, activity) => {
                         self.made.push(Made { index, activity, failed: false });
                         running.push((index, activity));
-                        if activity.may_be_resumed_by_verification() && self.fate() % 2 == 0 {
+                        if activity.may_be_resumed_by_verification() && self.fate().is_multiple_of(2) {
                             self.step(&Event::Started(index))?;
                         }
                     }
