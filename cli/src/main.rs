@@ -14,6 +14,7 @@ mod input;
 mod interrupt;
 mod links;
 mod mender;
+mod nics;
 mod output;
 mod progress;
 mod provides;
