@@ -213,11 +213,12 @@ async fn a_namespace_that_is_replaced_gets_its_nic_again() {
     let (host, _plant, plc) = host().await;
     let path = host.place().join("netns");
     std::fs::write(&path, "").unwrap();
-    // Lazily, as "ip netns del" does it, because the daemon has the file open. The daemon sees the mounts, since it is in the same mount namespace.
+    // The daemon is in the same mount namespace, so it sees these mounts.
     let bind = |source: &Namespace| {
         let mounted = std::process::Command::new("mount").arg("--bind").arg(source.path()).arg(&path).status();
         assert!(mounted.unwrap().success());
     };
+    // Lazily, as "ip netns del" does it, because the daemon has the file open.
     let unbind = || assert!(std::process::Command::new("umount").arg("--lazy").arg(&path).status().unwrap().success());
     let network = host.network().await;
     let text = spec(&format!("namespace: {}", path.display()), "conflict: warn\n");

@@ -123,8 +123,8 @@ impl Port for NetlinkPort {
             if let Some(mtu) = link.mtu {
                 message = message.mtu(mtu);
             }
-            let made = self.handle.link().add(message.build()).execute().await;
-            made.map_err(|error| refusal(&format!("make the link \"{}\"", link.name), &error))
+            let answer = self.handle.link().add(message.build()).execute().await;
+            answer.map_err(|error| refusal(&format!("make the link \"{}\"", link.name), &error))
         }
         .boxed()
     }

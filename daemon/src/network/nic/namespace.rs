@@ -5,7 +5,7 @@ use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::fcntl::OFlag;
@@ -59,21 +59,21 @@ impl Namespace {
     /// Opens the namespace. Has to be called inside the runtime.
     pub fn open(target: &Target) -> io::Result<Self> {
         match target {
-            Target::Path(path) => Self::of(path.clone(), None),
+            Target::Path(path) => Self::of(path, None),
             Target::Process { pid, started: expected } => {
                 let process = Pid::from_raw(*pid).ok_or(io::ErrorKind::NotFound)?;
                 let process = pidfd_open(process, PidfdFlags::NONBLOCK)?;
                 let namespace =
-                    Self::of(format!("/proc/{pid}/ns/net").into(), Some(watched(process, Interest::READABLE)?))?;
+                    Self::of(Path::new(&format!("/proc/{pid}/ns/net")), Some(watched(process, Interest::READABLE)?))?;
                 // Only now, so that the number cannot have changed hands in between.
                 if started(*pid)? == *expected { Ok(namespace) } else { Err(io::ErrorKind::NotFound.into()) }
             }
         }
     }
 
-    fn of(path: PathBuf, process: Option<AsyncFd<OwnedFd>>) -> io::Result<Self> {
+    fn of(path: &Path, process: Option<AsyncFd<OwnedFd>>) -> io::Result<Self> {
         // To open a device may do something, so it is first looked at without opening it.
-        let looked_at = OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(&path)?;
+        let looked_at = OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(path)?;
         if fstatfs(&looked_at)?.filesystem_type() != NSFS_MAGIC {
             return Err(io::Error::new(io::ErrorKind::NotFound, "it is no namespace"));
         }
