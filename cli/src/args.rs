@@ -60,6 +60,9 @@ Exit codes:
    18  the state directory cannot be read or written
    19  cancelled
    20  the System is neither in the old nor in the new state
+   30  invalid specification of a NIC
+   31  there is no such network link
+   32  somebody else has the network address
   130  interrupted by Ctrl-C; the deployment goes on
   143  asked to terminate; the deployment goes on";
 
@@ -167,6 +170,13 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: LinkCommand,
+    },
+
+    /// Attach NICs to network namespaces
+    Nic {
+        /// What to do.
+        #[command(subcommand)]
+        command: NicCommand,
     },
 
     /// Print how the host is, as OpenMetrics text
@@ -278,6 +288,35 @@ pub enum LinkCommand {
     /// Show a link with its counters
     Show {
         /// Name of the link.
+        name: String,
+    },
+}
+
+/// What to do with NICs.
+#[derive(Debug, Subcommand)]
+pub enum NicCommand {
+    /// List the NICs
+    List,
+    /// Show a NIC
+    Show {
+        /// Name of the NIC.
+        name: String,
+    },
+    /// Attach a NIC, and wait until it is up
+    ///
+    /// The specification is read here and sent as text. If the NIC cannot be made right, the command fails with the
+    /// reason; the daemon keeps trying until the NIC is detached.
+    Attach {
+        /// Specification, or "-" for standard input
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Attach it also if its parent or namespace is not there yet, and return at once
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Detach a NIC; its link is gone afterwards
+    Detach {
+        /// Name of the NIC.
         name: String,
     },
 }

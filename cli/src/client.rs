@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use orchestratord::core::error::Kind;
 use orchestratord_dbus::{
-    BUS_NAME, ComponentProxy, ErrorPair, HostProxy, JobProxy, ManagedObjects, ManagerProxy, ObjectManagerProxy,
-    Options, ROOT_PATH, UpdateProxy,
+    BUS_NAME, ComponentProxy, ErrorPair, HostProxy, JobProxy, ManagedObjects, ManagerProxy, NetworkProxy,
+    ObjectManagerProxy, Options, ROOT_PATH, UpdateProxy,
 };
 use tokio::time::timeout;
 use zbus::message::Type;
@@ -135,6 +135,11 @@ impl Client {
     /// Calls to `Update`.
     pub async fn update(&self) -> Result<UpdateProxy<'static>, Failure> {
         self.proxy(UpdateProxy::builder(&self.connection)).await
+    }
+
+    /// Calls to `Network`.
+    pub async fn network(&self) -> Result<NetworkProxy<'static>, Failure> {
+        self.proxy(NetworkProxy::builder(&self.connection)).await
     }
 
     /// Calls to `Host`.

@@ -8,7 +8,7 @@ use orchestratord_dbus::Options;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Command, Graph, LinkCommand, ManifestArguments, TopologyArguments, WatchScope};
+use crate::args::{Command, Graph, LinkCommand, ManifestArguments, NicCommand, TopologyArguments, WatchScope};
 use crate::client::{Client, run_options};
 use crate::deploy::{self, Request};
 use crate::failure::{Failure, SUCCESS};
@@ -17,7 +17,7 @@ use crate::output::{Moment, Table, complain, print, printable, show};
 use crate::plan::{self, Step};
 use crate::progress::percent;
 use crate::view::{ComponentView, JobView, UpdateView, View};
-use crate::{PROGRAM, links, watch};
+use crate::{PROGRAM, links, nics, watch};
 
 /// Runs a command that needs the daemon; returns the exit code.
 pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
@@ -51,6 +51,10 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
         Command::Watch { scope: WatchScope::Network } => links::watch(json).await,
         Command::Link { command: LinkCommand::List } => links::list(json).await,
         Command::Link { command: LinkCommand::Show { name } } => links::show_link(&name, json).await,
+        Command::Nic { command: NicCommand::List } => nics::list(json).await,
+        Command::Nic { command: NicCommand::Show { name } } => nics::show_nic(&name, json).await,
+        Command::Nic { command: NicCommand::Attach { file, wait } } => nics::attach(&file, wait, json).await,
+        Command::Nic { command: NicCommand::Detach { name } } => nics::detach(&name).await,
         Command::Metrics => metrics(json).await,
         Command::Reload => {
             let update = Client::connect().await?.update().await?;

@@ -51,10 +51,10 @@ impl LinkView {
         let carrier = if self.carrier { "" } else { ", no carrier" };
         let mut line = format!("{} {}{carrier}", self.kind, self.oper_state);
         if !self.addresses.is_empty() {
-            line.push_str(&format!(", {}", self.addresses.join(" ")));
+            line = format!("{line}, {}", self.addresses.join(" "));
         }
         if !self.gateway.is_empty() {
-            line.push_str(&format!(", gateway {}", self.gateway));
+            line = format!("{line}, gateway {}", self.gateway);
         }
         line
     }

@@ -15,6 +15,7 @@ mod input;
 mod interrupt;
 mod links;
 mod mender;
+mod nics;
 mod output;
 mod plan;
 mod progress;

@@ -39,6 +39,7 @@ pub fn settings() -> Result<(Settings, Vec<String>), Error> {
 pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Parts> {
     let lock = lock(&settings)?;
     let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
+    let datastore = settings.datastore_dir.clone();
     let (history, metrics_socket) = (settings.host_history, settings.metrics_socket.clone());
     let runner = runner(settings.runner, &connection).await?;
     let load = {
@@ -62,8 +63,13 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
     });
     let (jobs, stop) = (Jobs::default(), CancellationToken::new());
     let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());
-    let (network_actor, network) =
-        network::actor::Actor::new(Arc::new(Netlink), network::host::Host::new(history), metrics_socket, stop.clone());
+    let (network_actor, network) = network::actor::Actor::new(
+        Arc::new(Netlink),
+        &datastore,
+        network::host::Host::new(history),
+        metrics_socket,
+        stop.clone(),
+    );
     let both_stop = stop.clone();
     let actor = Box::pin(async move {
         both(actor.run(), network_actor.run(), &both_stop).await;

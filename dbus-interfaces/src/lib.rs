@@ -33,6 +33,8 @@ pub const BUS_NAME: &str = "org.orchestratord1";
 pub const ROOT_PATH: &str = "/org/orchestratord1";
 /// Below this path, `/<type>/<id>` (both escaped) is a Component.
 pub const COMPONENT_PREFIX: &str = "/org/orchestratord1/component";
+/// Below this path, `/<name>` (escaped) is a Nic.
+pub const NIC_PREFIX: &str = "/org/orchestratord1/nic";
 /// Below this path, `/<number of the kernel>` is a Link.
 pub const LINK_PREFIX: &str = "/org/orchestratord1/link";
 /// Below this path, `/<number>` is a Job.
@@ -236,6 +238,14 @@ pub trait Job {
     default_path = "/org/orchestratord1"
 )]
 pub trait Network {
+    /// Attaches a NIC by its specification (YAML). Options: `wait` b.
+    #[zbus(allow_interactive_auth)]
+    fn attach_nic(&self, spec: &str, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Detaches a NIC. No options.
+    #[zbus(allow_interactive_auth)]
+    fn detach_nic(&self, name: &str, options: Options<'_>) -> zbus::Result<()>;
+
     /// The link that packets to the world take; `/` if there is no default route.
     #[zbus(property)]
     fn default_link(&self) -> zbus::Result<OwnedObjectPath>;
@@ -243,6 +253,42 @@ pub trait Network {
     /// Whether packets to the world have a way to leave.
     #[zbus(property)]
     fn online(&self) -> zbus::Result<bool>;
+}
+
+/// A NIC that the daemon made in a network namespace.
+#[zbus::proxy(interface = "org.orchestratord1.Nic", default_service = "org.orchestratord1", assume_defaults = false)]
+pub trait Nic {
+    /// Name, also that of the link in the namespace.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::Result<String>;
+
+    /// `static`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn mode(&self) -> zbus::Result<String>;
+
+    /// The link that it hangs on; `/` while that is not there.
+    #[zbus(property)]
+    fn parent(&self) -> zbus::Result<OwnedObjectPath>;
+
+    /// Hardware address.
+    #[zbus(property)]
+    fn mac(&self) -> zbus::Result<String>;
+
+    /// `waiting-for-namespace`, `waiting-for-parent`, `attaching`, `probing`, `up`, `no-carrier` or `failed`.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<String>;
+
+    /// Addresses that are set.
+    #[zbus(property)]
+    fn addresses(&self) -> zbus::Result<Vec<String>>;
+
+    /// Router of its default route, while that is set.
+    #[zbus(property)]
+    fn gateway(&self) -> zbus::Result<String>;
+
+    /// What went wrong last.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<ErrorPair>;
 }
 
 /// How the host is.

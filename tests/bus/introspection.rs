@@ -6,14 +6,15 @@ use std::path::PathBuf;
 
 use orchestrator_tests::bus::Bus;
 use orchestrator_tests::repository;
-use orchestrator_tests::scripted::{Daemon, component, link, system};
+use orchestrator_tests::scripted::{Daemon, component, link, nic, system};
 use zbus::fdo::IntrospectableProxy;
 
-const INTERFACES: [(&str, &str); 7] = [
+const INTERFACES: [(&str, &str); 8] = [
     ("org.orchestratord1.Manager", "/org/orchestratord1"),
     ("org.orchestratord1.Update", "/org/orchestratord1"),
     ("org.orchestratord1.Network", "/org/orchestratord1"),
     ("org.orchestratord1.Host", "/org/orchestratord1"),
+    ("org.orchestratord1.Nic", "/org/orchestratord1/nic/plc0"),
     ("org.orchestratord1.Link", "/org/orchestratord1/link/2"),
     ("org.orchestratord1.Component", "/org/orchestratord1/component/gateway/_31"),
     ("org.orchestratord1.Job", "/org/orchestratord1/job/1"),
@@ -29,6 +30,7 @@ async fn live() -> BTreeMap<&'static str, String> {
     let daemon = Daemon::start(&bus, system(vec![component("gateway", "1")])).await;
     let job = daemon.domain.jobs.begin("install", "system", 0);
     daemon.network.status.send_modify(|status| drop(status.links.insert(2, link(2, "eth0"))));
+    daemon.network.status.send_modify(|status| drop(status.nics.insert("plc0".to_owned(), nic("plc0"))));
     daemon.flush().await;
     let client = bus.connect().await;
     let mut files = BTreeMap::new();
@@ -77,7 +79,7 @@ async fn every_member_is_documented_and_the_comments_are_valid_xml() {
                 members += 1;
             }
         }
-        assert!(members > 1, "{interface}");
+        assert!(members > 2, "{interface}");
         for comment in xml.split("<!--").skip(1) {
             let (text, _) = comment.split_once("-->").unwrap();
             assert!(!text.contains("--"), "{interface}: a comment of XML may not contain two hyphens: {text}");

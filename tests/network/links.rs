@@ -1,6 +1,7 @@
 //! Links as the kernel has them, on the bus.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -155,7 +156,7 @@ async fn after_an_overrun_everything_is_right_again() {
         batch.push_str("link set lan0 mtu 1300\nlink set lan0 mtu 1301\n");
     }
     for number in 0..20 {
-        batch.push_str(&format!("link add extra{number} type bridge\n"));
+        writeln!(batch, "link add extra{number} type bridge").unwrap();
     }
     batch.push_str("link del lan0\n");
     let mut ip = host.net.command("ip").args(["-batch", "-"]).stdin(Stdio::piped()).spawn().unwrap();

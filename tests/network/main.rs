@@ -5,4 +5,5 @@
 mod command_line;
 mod host;
 mod links;
+mod nics;
 mod rig;

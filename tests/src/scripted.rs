@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestratord::bus::{Bus as Face, Phase};
+use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobReporter, JobResult, Jobs};
+use orchestratord::network::address::Mac;
 use orchestratord::network::handle::{NetworkHandle, NetworkStatus, Request as NetworkRequest};
 use orchestratord::network::host::Host;
 use orchestratord::network::kernel::OperState;
 use orchestratord::network::link::LinkStatus;
+use orchestratord::network::nic::NicStatus;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
 use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
 use tokio::sync::{mpsc, watch};
@@ -79,6 +82,10 @@ impl Network {
             while let Some(request) = requests.recv().await {
                 match request {
                     NetworkRequest::Ping(reply) => drop(reply.send(())),
+                    NetworkRequest::Attach(_, _, reply) => {
+                        drop(reply.send(Err(Error::new(Kind::InvalidNic, "The NIC is not in the script."))));
+                    }
+                    NetworkRequest::Detach(_, reply) => drop(reply.send(Ok(()))),
                     NetworkRequest::Statistics(link, reply) => {
                         drop(reply.send(Ok([("rx-bytes", u64::from(link))].into())));
                     }
@@ -101,6 +108,20 @@ pub fn link(index: u32, name: &str) -> Arc<LinkStatus> {
         carrier: true,
         addresses: Vec::new(),
         gateway: None,
+    })
+}
+
+/// A NIC that is up.
+pub fn nic(name: &str) -> Arc<NicStatus> {
+    Arc::new(NicStatus {
+        name: name.to_owned(),
+        parent_name: "eth0".to_owned(),
+        parent: Some(2),
+        mac: Mac([2, 0, 0, 0, 0, 7]),
+        state: "up",
+        addresses: Vec::new(),
+        gateway: String::new(),
+        error: None,
     })
 }
 

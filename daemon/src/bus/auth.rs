@@ -28,17 +28,20 @@ pub enum Action {
     Update,
     /// Run the questions of the Interfaces, which change nothing but run as root: plan, inventory.
     Inspect,
+    /// Change the network: attach and detach NICs.
+    Network,
 }
 
 impl Action {
     /// Every action, for tests.
-    pub const ALL: [Self; 2] = [Self::Update, Self::Inspect];
+    pub const ALL: [Self; 3] = [Self::Update, Self::Inspect, Self::Network];
 
     /// The action's id in polkit.
     pub const fn id(self) -> &'static str {
         match self {
             Self::Update => "org.orchestratord1.update",
             Self::Inspect => "org.orchestratord1.inspect",
+            Self::Network => "org.orchestratord1.network",
         }
     }
 
@@ -47,6 +50,7 @@ impl Action {
         match self {
             Self::Update => "change the System",
             Self::Inspect => "inspect the System",
+            Self::Network => "change the network",
         }
     }
 }

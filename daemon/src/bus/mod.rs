@@ -1,7 +1,7 @@
 //! The face on the bus: thin interfaces over the handles of the domains, and a task that publishes what changes.
 //!
 //! `/org/orchestratord1` carries Manager, Update, Network, Host and `ObjectManager`; below it stand one object per Component,
-//! Job and Link. Nothing here decides anything.
+//! Job, Link and Nic. Nothing here decides anything.
 
 pub mod auth;
 mod component;
@@ -11,6 +11,7 @@ mod job;
 mod link;
 pub(crate) mod manager;
 mod network;
+mod nic;
 mod options;
 mod publish;
 mod update;

@@ -5,11 +5,19 @@
     reason = "the documentation of the members is read as comments of the introspection data"
 )]
 
-use tokio::sync::watch;
-use zbus::{OwnedObjectPath, interface};
+use std::collections::HashMap;
 
-use super::view::{link_path, no_path, view};
-use crate::network::handle::NetworkStatus;
+use tokio::sync::watch;
+use zbus::message::Header;
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface};
+
+use super::auth::{Action, authorise};
+use super::options::Options;
+use super::view::{link_path, nic_path, no_path, view};
+use super::{Publisher, Refusal};
+use crate::core::document::DocumentKind;
+use crate::core::error::{Error, Kind};
+use crate::network::handle::{NetworkHandle, NetworkStatus};
 
 view! {
     /// What the Network shows.
@@ -27,12 +35,14 @@ impl From<&NetworkStatus> for NetworkView {
 
 /// The network of the host.
 pub(super) struct Network {
+    handle: NetworkHandle,
+    publisher: Publisher,
     view: watch::Receiver<NetworkView>,
 }
 
 impl Network {
-    pub(super) fn new(view: watch::Receiver<NetworkView>) -> Self {
-        Self { view }
+    pub(super) fn new(handle: NetworkHandle, publisher: Publisher, view: watch::Receiver<NetworkView>) -> Self {
+        Self { handle, publisher, view }
     }
 }
 
@@ -40,6 +50,55 @@ impl Network {
 /// The network of the host.
 #[interface(name = "org.orchestratord1.Network")]
 impl Network {
+    /// Attaches a NIC: a link that the daemon makes in a network namespace, and keeps right until it is detached. The reply
+    /// means that the specification was accepted; the state of the NIC tells how far it is. The same again is fine.
+    /// Needs the polkit action org.orchestratord1.network.
+    /// @spec: the specification as YAML, 64 KiB at most
+    /// @options: "wait" b: attach it also if its parent or namespace is not there yet
+    /// @nic: the NIC
+    #[zbus(out_args("nic"))]
+    async fn attach_nic(
+        &self,
+        spec: &str,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        let caller = authorise(connection, &call, Action::Network).await?;
+        let mut options = Options::new("AttachNic", &["wait"], options)?;
+        let limit = DocumentKind::Nic.limit();
+        if spec.len() > limit {
+            let message = format!(
+                "The argument \"spec\" of AttachNic has {} bytes, but at most {limit} are allowed.",
+                spec.len()
+            );
+            return Err(Error::new(Kind::InvalidArgs, message).into());
+        }
+        let name = self.handle.attach(spec.to_owned(), options.wait()?).await?;
+        tracing::info!(nic = name, caller, "A NIC was attached over the bus");
+        self.publisher.flush().await?;
+        Ok(nic_path(&name))
+    }
+
+    /// Detaches a NIC; its link is gone when the reply comes. Its hardware address stays kept for the name.
+    /// Needs the polkit action org.orchestratord1.network.
+    /// @name: name of the NIC
+    /// @options: none
+    async fn detach_nic(
+        &self,
+        name: &str,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Refusal> {
+        let caller = authorise(connection, &call, Action::Network).await?;
+        Options::new("DetachNic", &[], options)?;
+        self.handle.detach(name.chars().take(256).collect()).await?;
+        tracing::info!(nic = name, caller, "A NIC was detached over the bus");
+        self.publisher.flush().await?;
+        Ok(())
+    }
+
     /// The link that packets to the world take: that of the default route with the lowest metric, IPv4 before IPv6, those
     /// with carrier before all others; "/" if there is no default route.
     #[zbus(property)]

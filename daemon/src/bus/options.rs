@@ -140,6 +140,11 @@ impl Options {
         Ok(RunOptions { stop_before, reboot })
     }
 
+    /// `wait`.
+    pub(super) fn wait(&mut self) -> Result<bool, Error> {
+        Ok(self.flag("wait")?.unwrap_or_default())
+    }
+
     /// `force`.
     pub(super) fn force(&mut self) -> Result<bool, Error> {
         Ok(self.flag("force")?.unwrap_or_default())

@@ -217,7 +217,7 @@ impl Task {
             task.begin(job).await;
         }
         task.publish(true).await;
-        let network = network::Task::start(connection, network, network_flushes).await?;
+        let network = network::Task::start(connection, network, &publisher, network_flushes).await?;
         Ok((task, network, publisher))
     }
 

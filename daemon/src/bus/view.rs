@@ -87,6 +87,11 @@ pub(super) fn link_path(index: u32) -> OwnedObjectPath {
     path(format!("{ROOT}/link/{index}"))
 }
 
+/// Path of a NIC.
+pub(super) fn nic_path(name: &str) -> OwnedObjectPath {
+    path(format!("{ROOT}/nic/{}", dbus_escape(name)))
+}
+
 /// Path of the System.
 pub(super) fn root_path() -> OwnedObjectPath {
     path(ROOT.to_owned())

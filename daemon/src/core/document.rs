@@ -44,6 +44,8 @@ pub enum DocumentKind {
     Topology,
     /// The settings of the daemon.
     Configuration,
+    /// What a NIC is to be.
+    Nic,
 }
 
 impl DocumentKind {
@@ -54,6 +56,7 @@ impl DocumentKind {
         match self {
             Self::Manifest | Self::Topology => 1024 * 1024,
             Self::Configuration => 256 * 1024,
+            Self::Nic => 64 * 1024,
         }
     }
 
@@ -62,6 +65,7 @@ impl DocumentKind {
             Self::Manifest => Kind::InvalidManifest,
             Self::Topology => Kind::InvalidTopology,
             Self::Configuration => Kind::InvalidConfiguration,
+            Self::Nic => Kind::InvalidNic,
         }
     }
 }

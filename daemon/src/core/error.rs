@@ -49,13 +49,19 @@ pub enum Kind {
     Cancelled,
     /// The System is neither in the old nor in the new state.
     Inconsistent,
+    /// The specification of a NIC is malformed, or its namespace cannot be opened.
+    InvalidNic,
+    /// There is no such network link.
+    UnknownLink,
+    /// Somebody else has the network address.
+    AddressInUse,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -74,6 +80,9 @@ impl Kind {
         Self::Storage,
         Self::Cancelled,
         Self::Inconsistent,
+        Self::InvalidNic,
+        Self::UnknownLink,
+        Self::AddressInUse,
         Self::Failed,
     ];
 
@@ -102,6 +111,9 @@ impl Kind {
             Self::Cancelled => ("org.orchestratord1.Error.Cancelled", 19),
             Self::Inconsistent => ("org.orchestratord1.Error.Inconsistent", 20),
             Self::DownloadFailed => ("org.orchestratord1.Error.DownloadFailed", 21),
+            Self::InvalidNic => ("org.orchestratord1.Error.InvalidNic", 30),
+            Self::UnknownLink => ("org.orchestratord1.Error.UnknownLink", 31),
+            Self::AddressInUse => ("org.orchestratord1.Error.AddressInUse", 32),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

@@ -5,7 +5,7 @@
 mod tests;
 
 use std::future::pending;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
@@ -18,6 +18,8 @@ use super::host::Host;
 use super::host::socket::MetricsSocket;
 use super::kernel::{Kernel, KernelError, KernelEvent, Opened, Port};
 use super::link::{Mirror, Unknown};
+use super::nic::NicStatus;
+use super::nic::attachments::Attachments;
 use crate::core::error::{Error, Kind};
 
 /// Requests that may wait.
@@ -35,24 +37,29 @@ pub struct Actor {
     requests: mpsc::Receiver<Request>,
     status: watch::Sender<NetworkStatus>,
     mirror: Mirror,
+    nics: Attachments,
+    nic_statuses: mpsc::UnboundedReceiver<NicStatus>,
     host: Host,
     metrics_socket: Option<PathBuf>,
     stop: CancellationToken,
 }
 
 impl Actor {
-    /// An actor that has not begun, and the door to it. The figures of the host are served at `metrics_socket`, too.
+    /// An actor that has not begun, and the door to it. NICs are kept below `datastore`; the figures of the host are
+    /// served at `metrics_socket`, too.
     pub fn new(
         kernel: Arc<dyn Kernel>,
+        datastore: &Path,
         host: Host,
         metrics_socket: Option<PathBuf>,
         stop: CancellationToken,
     ) -> (Self, NetworkHandle) {
         let (sender, requests) = mpsc::channel(MAILBOX);
         let (status, statuses) = watch::channel(NetworkStatus::default());
-        let actor =
-            Self { kernel, requests, status, mirror: Mirror::default(), host: host.clone(), metrics_socket, stop };
-        (actor, NetworkHandle::new(sender, statuses, host))
+        let (nics, nic_statuses) = Attachments::new(kernel.clone(), datastore);
+        let mirror = Mirror::default();
+        let door = NetworkHandle::new(sender, statuses, host.clone());
+        (Self { kernel, requests, status, mirror, nics, nic_statuses, host, metrics_socket, stop }, door)
     }
 
     /// Works until it is told to stop. A kernel that cannot be asked leaves the status empty, and the log says why.
@@ -67,6 +74,7 @@ impl Actor {
         if let Some(port) = &port {
             self.learn(port.as_ref(), Unknown::All).await;
             self.publish();
+            self.nics.restore(port, &self.status.subscribe());
         }
         let stop = self.stop.clone();
         let recording = self.host.clone().record(stop.clone());
@@ -81,7 +89,8 @@ impl Actor {
                     let Some(port) = &port else { continue };
                     self.follow(port.as_ref(), event, &mut events).await;
                 }
-                Some(request) = self.requests.recv() => self.answer(port.as_deref(), request).await,
+                Some(nic) = self.nic_statuses.recv() => self.show(nic),
+                Some(request) = self.requests.recv() => self.answer(port.as_ref(), request).await,
             }
         }
     }
@@ -125,19 +134,45 @@ impl Actor {
             if same_links && status.default_link == default_link && status.online == online {
                 return false;
             }
-            *status = NetworkStatus { links: links.clone(), default_link, online };
+            (status.links, status.default_link, status.online) = (links.clone(), default_link, online);
             true
         });
     }
 
-    async fn answer(&mut self, port: Option<&dyn Port>, request: Request) {
+    fn show(&self, nic: NicStatus) {
+        self.status.send_modify(|status| drop(status.nics.insert(nic.name.clone(), Arc::new(nic))));
+    }
+
+    async fn detach(&mut self, name: &str) -> Result<(), Error> {
+        self.nics.detach(name).await?;
+        // What it said before its end must not bring it back.
+        while let Ok(nic) = self.nic_statuses.try_recv() {
+            self.show(nic);
+        }
+        self.status.send_modify(|status| drop(status.nics.remove(name)));
+        Ok(())
+    }
+
+    async fn answer(&mut self, port: Option<&Arc<dyn Port>>, request: Request) {
+        let unwatched = || Error::new(Kind::NotSupported, "The network is not watched; the log says why.");
         // A caller who has gone away needs no answer.
         match request {
             Request::Ping(reply) => drop(reply.send(())),
+            Request::Attach(spec, wait, reply) => {
+                let attached = match port {
+                    Some(port) => self.nics.attach(port, &self.status.subscribe(), spec, wait),
+                    None => Err(unwatched()),
+                };
+                while let Ok(nic) = self.nic_statuses.try_recv() {
+                    self.show(nic);
+                }
+                drop(reply.send(attached));
+            }
+            Request::Detach(name, reply) => drop(reply.send(self.detach(&name).await)),
             Request::Statistics(link, reply) => {
                 let answer = match port {
                     Some(port) => port.statistics(link).await.map_err(Error::from),
-                    None => Err(Error::new(Kind::NotSupported, "The network is not watched; the log says why.")),
+                    None => Err(unwatched()),
                 };
                 drop(reply.send(answer));
             }

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::host::Host;
 use super::kernel::Statistics;
 use super::link::LinkStatus;
+use super::nic::NicStatus;
 use crate::core::error::{Error, Kind};
 
 /// All that the outside can see of the network.
@@ -19,6 +20,8 @@ pub struct NetworkStatus {
     pub default_link: Option<u32>,
     /// Whether packets to the world have a way to leave.
     pub online: bool,
+    /// The NICs that are attached, by name. Equal pointers are equal NICs.
+    pub nics: BTreeMap<String, Arc<NicStatus>>,
 }
 
 /// A request with the way back for its answer.
@@ -26,6 +29,10 @@ pub struct NetworkStatus {
 pub enum Request {
     /// The counters of a link.
     Statistics(u32, oneshot::Sender<Result<Statistics, Error>>),
+    /// Attach a NIC by its specification; `true` attaches it also if its parent or namespace is not there yet.
+    Attach(String, bool, oneshot::Sender<Result<String, Error>>),
+    /// Detach the NIC with this name.
+    Detach(String, oneshot::Sender<Result<(), Error>>),
     /// Show that the actor is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -57,6 +64,17 @@ impl NetworkHandle {
     /// The counters of a link, as they are now.
     pub async fn statistics(&self, link: u32) -> Result<Statistics, Error> {
         self.ask(|reply| Request::Statistics(link, reply)).await?
+    }
+
+    /// Attaches a NIC by its specification and returns its name once that is accepted; `wait` attaches it also if its
+    /// parent or namespace is not there yet.
+    pub async fn attach(&self, spec: String, wait: bool) -> Result<String, Error> {
+        self.ask(|reply| Request::Attach(spec, wait, reply)).await?
+    }
+
+    /// Detaches the NIC with this name, and returns when its link is gone.
+    pub async fn detach(&self, name: String) -> Result<(), Error> {
+        self.ask(|reply| Request::Detach(name, reply)).await?
     }
 
     /// Returns once the actor has answered.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::address::Prefixed;
+use super::address::{Mac, Prefixed};
+use super::nic::spec::Mode;
 
 /// What the kernel says about the state of a link (RFC 2863, `IF_OPER_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,23 @@ pub struct LinkRecord {
     pub up: bool,
     /// Whether there is something at the other end.
     pub carrier: bool,
+    /// The link below it, for macvlan and the like. It may be one of another namespace.
+    pub parent: Option<u32>,
+}
+
+/// A macvlan link that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Macvlan {
+    /// Name in the namespace.
+    pub name: String,
+    /// Number of the parent, in the namespace of the port.
+    pub parent: u32,
+    /// Hardware address.
+    pub mac: Mac,
+    /// Largest packet; that of the parent if none is given.
+    pub mtu: Option<u32>,
+    /// Who hears whom.
+    pub mode: Mode,
 }
 
 /// An address on a link.
@@ -143,6 +162,15 @@ pub trait Port: fmt::Debug + Send + Sync {
     fn snapshot(&self) -> Answer<'_, Snapshot>;
     /// The default routes that are there now.
     fn default_routes(&self) -> Answer<'_, Vec<DefaultRoute>>;
+    /// Makes a macvlan link in another namespace in one request, up and without an address. Nothing is left of a request
+    /// that fails.
+    fn make_macvlan<'a>(&'a self, link: &'a Macvlan, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
+    /// Removes a link.
+    fn remove_link(&self, link: u32) -> Answer<'_, ()>;
+    /// Adds an address to a link.
+    fn add_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()>;
+    /// Adds a default route over a link, in place of one with the same metric.
+    fn add_default_route(&self, link: u32, gateway: Ipv4Addr, metric: u32) -> Answer<'_, ()>;
     /// The counters of a link.
     fn statistics(&self, link: u32) -> Answer<'_, Statistics>;
 }
@@ -166,4 +194,6 @@ impl fmt::Debug for Opened {
 pub trait Kernel: fmt::Debug + Send + Sync {
     /// Opens a port to the namespace of the daemon. Has to be called inside the runtime that will use it.
     fn open(&self) -> Result<Opened, KernelError>;
+    /// Opens a port to this namespace, likewise.
+    fn open_in(&self, namespace: BorrowedFd<'_>) -> Result<Opened, KernelError>;
 }

@@ -1,26 +1,32 @@
 //! The kernel behind one netlink socket per namespace: requests and multicast groups share it, so an idle network costs
 //! nothing. `rtnetlink` speaks the protocol; its types stay in here, since they change with every release.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::stream::Stream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future};
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State, Stats64,
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMode, State, Stats64,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::{AsyncSocket, SocketAddr};
+use rtnetlink::{Handle, LinkMacVlan, MulticastGroup, RouteMessageBuilder};
 
 use super::address::Prefixed;
 use super::kernel::{
-    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Opened, OperState, Port,
-    Snapshot, Statistics,
+    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Macvlan, Opened, OperState,
+    Port, Snapshot, Statistics,
 };
+use super::nic::namespace::Namespace;
+use super::nic::spec::Mode;
 
 /// What a port listens to.
 const GROUPS: [MulticastGroup; 5] = [
@@ -42,17 +48,28 @@ pub struct Netlink;
 
 impl Kernel for Netlink {
     fn open(&self) -> Result<Opened, KernelError> {
-        let opened = rtnetlink::new_multicast_connection(&GROUPS);
-        let (mut connection, handle, messages) =
-            opened.map_err(|error| failure("open a netlink socket", &error.to_string(), error.raw_os_error()))?;
-        let socket = connection.socket_mut().socket_mut();
-        if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
-            tracing::debug!("The netlink socket keeps its receive buffer: {error}");
-        }
-        tokio::spawn(connection);
-        let events = messages.filter_map(|(message, _)| future::ready(event(message))).boxed();
-        Ok(Opened { port: Arc::new(NetlinkPort { handle }), events })
+        drive(rtnetlink::new_multicast_connection(&GROUPS))
     }
+
+    fn open_in(&self, namespace: BorrowedFd<'_>) -> Result<Opened, KernelError> {
+        drive(Namespace::inside(namespace, || rtnetlink::new_multicast_connection(&GROUPS)))
+    }
+}
+
+/// Drives a connection that was opened, and reads what it reports.
+fn drive<M>(opened: io::Result<(Connection<RouteNetlinkMessage>, Handle, M)>) -> Result<Opened, KernelError>
+where
+    M: Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + Send + 'static,
+{
+    let (mut connection, handle, messages) =
+        opened.map_err(|error| failure("open a netlink socket", &error.to_string(), error.raw_os_error()))?;
+    let socket = connection.socket_mut().socket_mut();
+    if let Err(error) = socket.set_rx_buf_sz(RECEIVE_BUFFER) {
+        tracing::debug!("The netlink socket keeps its receive buffer: {error}");
+    }
+    tokio::spawn(connection);
+    let events = messages.filter_map(|(message, _)| future::ready(event(message))).boxed();
+    Ok(Opened { port: Arc::new(NetlinkPort { handle }), events })
 }
 
 #[derive(Debug)]
@@ -88,6 +105,56 @@ impl Port for NetlinkPort {
                 }
             }
             Ok(routes)
+        }
+        .boxed()
+    }
+
+    fn make_macvlan<'a>(&'a self, link: &'a Macvlan, namespace: BorrowedFd<'a>) -> Answer<'a, ()> {
+        async move {
+            let mode = match link.mode {
+                Mode::Bridge => MacVlanMode::Bridge,
+                Mode::Private => MacVlanMode::Private,
+                Mode::Vepa => MacVlanMode::Vepa,
+            };
+            let mut message = LinkMacVlan::new(&link.name, link.parent, mode)
+                .address(link.mac.0.to_vec())
+                .setns_by_fd(namespace.as_raw_fd())
+                .up();
+            if let Some(mtu) = link.mtu {
+                message = message.mtu(mtu);
+            }
+            let answer = self.handle.link().add(message.build()).execute().await;
+            answer.map_err(|error| refusal(&format!("make the link \"{}\"", link.name), &error))
+        }
+        .boxed()
+    }
+
+    fn remove_link(&self, link: u32) -> Answer<'_, ()> {
+        async move {
+            let removed = self.handle.link().del(link).execute().await;
+            removed.map_err(|error| refusal(&format!("remove link {link}"), &error))
+        }
+        .boxed()
+    }
+
+    fn add_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()> {
+        async move {
+            let added = self.handle.address().add(link, address.address, address.length).replace().execute().await;
+            added.map_err(|error| refusal(&format!("set the address \"{address}\""), &error))
+        }
+        .boxed()
+    }
+
+    fn add_default_route(&self, link: u32, gateway: Ipv4Addr, metric: u32) -> Answer<'_, ()> {
+        async move {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(Ipv4Addr::UNSPECIFIED, 0)
+                .gateway(gateway)
+                .output_interface(link)
+                .priority(metric)
+                .build();
+            let added = self.handle.route().add(route).replace().execute().await;
+            added.map_err(|error| refusal(&format!("set the default route by \"{gateway}\""), &error))
         }
         .boxed()
     }
@@ -166,12 +233,14 @@ fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
     }
     let (mut name, mut mtu, mut address, mut kind) = (None, None, Vec::new(), None);
     let (mut oper_state, mut carrier) = (OperState::Unknown, None);
+    let mut parent = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
             LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
             LinkAttribute::Address(bytes) => address.clone_from(bytes),
             LinkAttribute::OperState(state) => oper_state = oper_state_of(*state),
+            LinkAttribute::Link(index) => parent = Some(*index),
             LinkAttribute::Carrier(there) => carrier = Some(*there == 1),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(|info| match info {
@@ -186,12 +255,13 @@ fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
     let up = message.header.flags.contains(LinkFlags::Up);
     let carrier = carrier.unwrap_or_else(|| message.header.flags.contains(LinkFlags::LowerUp));
     let kind = kind_word(kind, message.header.link_layer_type, &name);
-    Some(LinkRecord { index: message.header.index, name, kind, address, mtu, oper_state, up, carrier })
+    Some(LinkRecord { index: message.header.index, name, kind, address, mtu, oper_state, up, carrier, parent })
 }
 
 fn kind_word(kind: Option<&InfoKind>, layer: LinkLayerType, name: &str) -> String {
-    // First, because some wireless drivers have a kind of their own.
-    if is_wireless(name) {
+    // Early, because some wireless drivers have a kind of their own. Not for our own links, which may be in other
+    // namespaces than sysfs knows of.
+    if kind != Some(&InfoKind::MacVlan) && is_wireless(name) {
         return "wireless".to_owned();
     }
     if let Some(kind) = kind {

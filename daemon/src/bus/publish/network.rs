@@ -9,10 +9,12 @@ use zbus::Connection;
 use super::super::host::Host;
 use super::super::link::{Link, LinkView};
 use super::super::network::{Network, NetworkView};
-use super::super::view::{View, link_path, root_path};
-use super::{Shown, report};
+use super::super::nic::{Nic, NicView};
+use super::super::view::{View, link_path, nic_path, root_path};
+use super::{Publisher, Shown, report};
 use crate::network::handle::{NetworkHandle, NetworkStatus};
 use crate::network::link::LinkStatus;
+use crate::network::nic::NicStatus;
 
 /// A link on the bus.
 struct ShownLink {
@@ -29,6 +31,14 @@ pub(in super::super) struct Task {
     status: watch::Receiver<NetworkStatus>,
     network: Shown<NetworkView>,
     links: BTreeMap<u32, ShownLink>,
+    nics: BTreeMap<String, ShownNic>,
+}
+
+/// A NIC on the bus.
+struct ShownNic {
+    /// What it shows.
+    status: Arc<NicStatus>,
+    shown: Shown<NicView>,
 }
 
 impl Task {
@@ -36,15 +46,17 @@ impl Task {
     pub(super) async fn start(
         connection: &Connection,
         handle: &NetworkHandle,
+        publisher: &Publisher,
         flushes: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> zbus::Result<Self> {
         let status = handle.status();
         let first = NetworkView::from(&*status.borrow());
         let (network, view) = Shown::new(connection, root_path(), first);
-        connection.object_server().at(root_path(), Network::new(view)).await?;
+        connection.object_server().at(root_path(), Network::new(handle.clone(), publisher.clone(), view)).await?;
         connection.object_server().at(root_path(), Host::new(handle.host())).await?;
         let (connection, handle) = (connection.clone(), handle.clone());
-        let mut task = Self { connection, flushes, handle, status, network, links: BTreeMap::new() };
+        let mut task =
+            Self { connection, flushes, handle, status, network, links: BTreeMap::new(), nics: BTreeMap::new() };
         task.publish().await;
         Ok(task)
     }
@@ -74,9 +86,33 @@ impl Task {
             self.publish_link(link).await;
         }
         self.network.show(NetworkView::from(&status), true).await;
+        self.publish_nics(&status).await;
         let gone: Vec<u32> = self.links.keys().filter(|index| !status.links.contains_key(index)).copied().collect();
         for index in gone {
             self.remove_link(index).await;
+        }
+    }
+
+    async fn publish_nics(&mut self, status: &NetworkStatus) {
+        for (name, nic) in &status.nics {
+            if let Some(ShownNic { status, shown }) = self.nics.get_mut(name) {
+                if !Arc::ptr_eq(status, nic) {
+                    *status = nic.clone();
+                    shown.show(NicView::from(&**nic), true).await;
+                }
+                continue;
+            }
+            let path = nic_path(name);
+            let (shown, view) = Shown::new(&self.connection, path.clone(), NicView::from(&**nic));
+            let added = self.connection.object_server().at(path, Nic::new(nic, view)).await;
+            report(added.map(drop), NicView::INTERFACE, "InterfacesAdded");
+            self.nics.insert(name.clone(), ShownNic { status: nic.clone(), shown });
+        }
+        let gone: Vec<String> = self.nics.keys().filter(|name| !status.nics.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.nics.remove(&name);
+            let removed = self.connection.object_server().remove::<Nic, _>(nic_path(&name)).await;
+            report(removed.map(drop), NicView::INTERFACE, "InterfacesRemoved");
         }
     }
 

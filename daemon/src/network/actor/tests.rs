@@ -1,10 +1,13 @@
 use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::stream;
 
-use super::super::kernel::{Answer, LinkRecord, OperState, Snapshot, Statistics};
+use super::super::address::Prefixed;
+use super::super::kernel::{Answer, LinkRecord, Macvlan, OperState, Snapshot, Statistics};
 use super::*;
 
 /// A kernel that answers and reports what a test says.
@@ -33,6 +36,22 @@ impl Port for ScriptedPort {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn make_macvlan<'a>(&'a self, _: &'a Macvlan, _: BorrowedFd<'a>) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove_link(&self, _: u32) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn add_address(&self, _: u32, _: Prefixed) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn add_default_route(&self, _: u32, _: Ipv4Addr, _: u32) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn statistics(&self, link: u32) -> Answer<'_, Statistics> {
         let errno = Some(19);
         let error = KernelError { action: format!("ask for link {link}"), reason: "No such device".to_owned(), errno };
@@ -44,6 +63,10 @@ impl Port for ScriptedPort {
 struct ScriptedKernel(Arc<Scripted>);
 
 impl Kernel for ScriptedKernel {
+    fn open_in(&self, _: BorrowedFd<'_>) -> Result<Opened, KernelError> {
+        Closed.open()
+    }
+
     fn open(&self) -> Result<Opened, KernelError> {
         let mut events = self.0.events.lock().unwrap().take().unwrap();
         let events = stream::poll_fn(move |context| events.poll_recv(context)).boxed();
@@ -56,6 +79,10 @@ impl Kernel for ScriptedKernel {
 struct Closed;
 
 impl Kernel for Closed {
+    fn open_in(&self, _: BorrowedFd<'_>) -> Result<Opened, KernelError> {
+        self.open()
+    }
+
     fn open(&self) -> Result<Opened, KernelError> {
         Err(KernelError { action: "open a netlink socket".to_owned(), reason: "no".to_owned(), errno: None })
     }
@@ -71,6 +98,7 @@ fn link(index: u32, name: &str) -> LinkRecord {
         oper_state: OperState::Up,
         up: true,
         carrier: true,
+        parent: None,
     }
 }
 
@@ -95,8 +123,13 @@ impl Bench {
             asked: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        let (actor, handle) =
-            Actor::new(Arc::new(ScriptedKernel(script.clone())), Host::new(false), None, stop.clone());
+        let (actor, handle) = Actor::new(
+            Arc::new(ScriptedKernel(script.clone())),
+            Path::new("/nonexistent"),
+            Host::new(false),
+            None,
+            stop.clone(),
+        );
         Self { script, kernel, handle, stop, actor: tokio::spawn(actor.run()) }
     }
 
@@ -144,7 +177,7 @@ async fn after_a_loss_nothing_old_is_applied_to_the_new() {
 #[tokio::test]
 async fn a_kernel_that_lets_nobody_in_is_no_reason_to_end() {
     let stop = CancellationToken::new();
-    let (actor, handle) = Actor::new(Arc::new(Closed), Host::new(false), None, stop.clone());
+    let (actor, handle) = Actor::new(Arc::new(Closed), Path::new("/nonexistent"), Host::new(false), None, stop.clone());
     let actor = tokio::spawn(actor.run());
     handle.ping().await.unwrap();
     assert!(handle.status().borrow().links.is_empty());

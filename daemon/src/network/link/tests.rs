@@ -11,6 +11,7 @@ fn record(index: u32, name: &str) -> LinkRecord {
         oper_state: OperState::Up,
         up: true,
         carrier: true,
+        parent: None,
     }
 }
 

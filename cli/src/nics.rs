@@ -1,0 +1,149 @@
+//! NICs in network namespaces.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use orchestratord::core::error::Kind;
+use orchestratord_dbus::{ManagedObjects, NicProxy, Options};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::client::{Client, Event, Properties, interface};
+use crate::failure::{Failure, SUCCESS};
+use crate::input;
+use crate::output::{Table, printable, show};
+use crate::view::ErrorView;
+
+/// A NIC. The serialised shape is documented in `docs/cli.md`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+struct NicView {
+    name: String,
+    mode: String,
+    mac: String,
+    state: String,
+    addresses: Vec<String>,
+    gateway: String,
+    last_error: Option<ErrorView>,
+}
+
+impl NicView {
+    fn merge(&mut self, properties: &Properties) {
+        let take = |field: &mut String, name| {
+            if let Some(text) = properties.text(name) {
+                *field = text;
+            }
+        };
+        take(&mut self.name, "Name");
+        take(&mut self.mode, "Mode");
+        take(&mut self.mac, "Mac");
+        take(&mut self.state, "State");
+        take(&mut self.gateway, "Gateway");
+        if let Some(addresses) = properties.list("Addresses") {
+            self.addresses = addresses;
+        }
+        if let Some(error) = properties.error("LastError") {
+            self.last_error = ErrorView::from_pair(error);
+        }
+    }
+
+    fn error(&self) -> &str {
+        self.last_error.as_ref().map(|error| error.message.as_str()).unwrap_or_default()
+    }
+}
+
+fn nics(objects: ManagedObjects) -> BTreeMap<String, NicView> {
+    let mut nics = BTreeMap::new();
+    for (_, mut interfaces) in objects {
+        if let Some(properties) = interfaces.remove(interface::<NicProxy<'_>>()) {
+            let mut nic = NicView::default();
+            nic.merge(&Properties::new(properties));
+            nics.insert(nic.name.clone(), nic);
+        }
+    }
+    nics
+}
+
+/// `nic list`
+pub async fn list(json: bool) -> Result<u8, Failure> {
+    let nics = nics(Client::connect().await?.objects().await?);
+    let nics: Vec<&NicView> = nics.values().collect();
+    show(json, &json!({ "nics": nics }), || {
+        let mut table = Table::new(&["NIC", "MODE", "STATE", "MAC", "ADDRESSES", "GATEWAY", "LAST ERROR"]);
+        for nic in &nics {
+            let addresses = nic.addresses.join(" ");
+            table.row(&[&nic.name, &nic.mode, &nic.state, &nic.mac, &addresses, &nic.gateway, nic.error()]);
+        }
+        table.render()
+    })?;
+    Ok(SUCCESS)
+}
+
+/// `nic show`
+pub async fn show_nic(name: &str, json: bool) -> Result<u8, Failure> {
+    let nics = nics(Client::connect().await?.objects().await?);
+    let Some(nic) = nics.get(name) else {
+        return Err(Failure::new(Kind::NotSupported, format!("There is no NIC \"{name}\".")));
+    };
+    print_nic(nic, json)
+}
+
+fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
+    show(json, &json!({ "nic": nic }), || {
+        let addresses = nic.addresses.join(" ");
+        let lines = [
+            ("NIC", nic.name.as_str()),
+            ("Mode", &nic.mode),
+            ("State", &nic.state),
+            ("MAC", &nic.mac),
+            ("Addresses", &addresses),
+            ("Gateway", &nic.gateway),
+            ("Last error", nic.error()),
+        ];
+        let line = |(name, value): &(&str, &str)| {
+            let value = if value.is_empty() { "-".to_owned() } else { printable(value) };
+            format!("{:<12}{value}\n", format!("{name}:"))
+        };
+        lines.iter().map(line).collect()
+    })?;
+    Ok(SUCCESS)
+}
+
+/// `nic attach`
+pub async fn attach(file: &Path, wait: bool, json: bool) -> Result<u8, Failure> {
+    let spec = if file == Path::new("-") { input::manifest_from_stdin()?.text } else { input::manifest(file)?.text };
+    let client = Client::connect().await?;
+    let network = client.network().await?;
+    let mut listener = client.listen().await?;
+    let attached = async {
+        let options = Options::from([("wait", wait.into())]);
+        let path = network.attach_nic(&spec, options).await.map_err(|error| Failure::from_bus(&error))?;
+        let properties = client.properties(path.as_str(), interface::<NicProxy<'_>>()).await?;
+        Ok((path.as_str().to_owned(), properties))
+    };
+    // What is said before the answer stands in the answer.
+    let (path, properties) = listener.during(attached, |_| Ok(())).await?;
+    let mut nic = NicView::default();
+    nic.merge(&properties);
+    while !wait && !matches!(nic.state.as_str(), "up" | "no-carrier") {
+        if let Some(error) = nic.last_error.as_ref().filter(|_| nic.state == "failed") {
+            return Err(Failure::from_error(&error.name, &error.message));
+        }
+        if listener.has_left() {
+            return Err(Failure::left());
+        }
+        if let Event::Changed { path: changed, interface, properties } = listener.next().await?
+            && changed == path
+            && interface == self::interface::<NicProxy<'_>>()
+        {
+            nic.merge(&properties);
+        }
+    }
+    print_nic(&nic, json)
+}
+
+/// `nic detach`
+pub async fn detach(name: &str) -> Result<u8, Failure> {
+    let network = Client::connect().await?.network().await?;
+    network.detach_nic(name, Options::new()).await.map_err(|error| Failure::from_bus(&error))?;
+    Ok(SUCCESS)
+}

@@ -1,0 +1,51 @@
+use super::*;
+use crate::core::error::{Error, Kind};
+
+const GOOD: &str = "kind: nic\nname: plc0\nparent: eth0\nnamespace: /run/netns/plc\naddresses: [192.0.2.7/24]\n";
+
+#[test]
+fn a_specification_is_read_with_its_defaults() {
+    let spec = Spec::parse(GOOD).unwrap();
+    assert_eq!((spec.name.as_str(), spec.parent.as_str()), ("plc0", "eth0"));
+    assert_eq!(spec.place, Place::Path("/run/netns/plc".into()));
+    assert_eq!((spec.mode, spec.conflict, spec.mac, spec.metric), (Mode::Bridge, Conflict::Refuse, None, 0));
+    let more = "mode: private\nconflict: warn\nmac: 02:00:00:00:00:07\nmtu: 1400\ngateway: 192.0.2.1\nmetric: 50\n";
+    let spec = Spec::parse(&format!("{GOOD}{more}").replace("namespace: /run/netns/plc", "pid: 12")).unwrap();
+    assert_eq!((spec.place, spec.mtu, spec.metric), (Place::Process(12), Some(1400), 50));
+    assert_eq!((spec.gateway, spec.mode), (Some(Ipv4Addr::new(192, 0, 2, 1)), Mode::Private));
+}
+
+#[test]
+fn everything_that_cannot_work_is_refused_with_its_place() {
+    for (from, to, expected) in [
+        ("plc0", "a-name-too-long0", "nic:2:7: \"name\" is longer than 15 bytes."),
+        ("plc0", "a/b", "nic:2:7: \"name\" must not contain \"/\""),
+        ("plc0", "\"a b\"", "nic:2:7: \"name\" must not contain blanks"),
+        ("eth0", "..", "nic:3:9: \"parent\" must not contain \"/\" or be"),
+        ("/run", "run", "nic:4:12: \"namespace\" must be an absolute path."),
+        ("192.0.2.7/24", "192.0.2.7", "\"addresses[0]\" must be an IPv4 address with"),
+        ("192.0.2.7/24", "192.0.2.0/24", "\"addresses[0]\" is the address of the network"),
+        ("192.0.2.7/24", "192.0.2.255/24", "\"addresses[0]\" is the address of the network"),
+        ("192.0.2.7/24", "224.0.0.1/24", "\"addresses[0]\" is not the address of one host."),
+        ("192.0.2.7/24", "", "\"addresses\" is empty"),
+        ("kind: nic", "kind: vplc", "nic:1:7: \"kind\" is \"vplc\"; expected \"nic\"."),
+        ("kind: nic", "kind: nic\npid: 1", "\"pid\" must not stand beside \"namespace\"."),
+        ("kind: nic", "kind: nic\ngateway: 198.51.100.1", "\"gateway\" lies outside the prefix of every address."),
+        ("kind: nic", "kind: nic\ngateway: 192.0.2.7", "\"gateway\" is an address of the NIC itself."),
+        ("kind: nic", "kind: nic\nmac: 01:00:5e:00:00:01", "\"mac\" is the address of a group"),
+        ("kind: nic", "kind: nic\nmac: 00:00:00:00:00:00", "\"mac\" is the address of a group"),
+        ("kind: nic", "kind: nic\nmac: eth", "\"mac\" is no MAC address: six pairs"),
+    ] {
+        let text = GOOD.replacen(from, to, 1);
+        let error = Error::from(Spec::parse(&text).expect_err(&text));
+        assert_eq!(error.kind, Kind::InvalidNic);
+        assert!(error.message.contains(expected), "{expected}\n{}", error.message);
+    }
+}
+
+#[test]
+fn point_to_point_prefixes_have_no_network_address() {
+    for address in ["192.0.2.6/31", "192.0.2.7/31", "192.0.2.7/32"] {
+        assert!(Spec::parse(&GOOD.replace("192.0.2.7/24", address)).is_ok(), "{address}");
+    }
+}
