@@ -252,8 +252,8 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
                     continue;
                 }
                 if is_forward(word) {
-                    // A reboot that was cut short before anybody could know that it had begun is made again.
-                    let may_repeat = word == "ArtifactReboot" && cut_short(&lines[..at], who, word);
+                    // A reboot is made again if the daemon died before it was on record that it had begun.
+                    let may_repeat = word == "ArtifactReboot" && lost_sight(&lines[..at - 1], who, word);
                     ensure!(may_repeat || !begun(at, who, word), "{who}: {word} was called twice");
                     let back = lines[..at]
                         .iter()
@@ -349,12 +349,10 @@ fn calls(lines: &[Line<'_>], scenario: &Scenario) -> Result<()> {
     Ok(())
 }
 
-/// The last such call of the Component did not end by itself.
-fn cut_short(before: &[Line<'_>], who: &str, word: &str) -> bool {
-    let of_call = |line: &&Line<'_>| {
-        **line == Line::Begin(who, word) || matches!(line, Line::End(name, what, _) if (*name, *what) == (who, word))
-    };
-    matches!(before.iter().rfind(of_call), Some(Line::Begin(..) | Line::End(_, _, -1)))
+/// A daemon came up, or the machine, since the program of such a call began before this one.
+fn lost_sight(before: &[Line<'_>], who: &str, word: &str) -> bool {
+    let first = before.iter().position(|line| *line == Line::Exec(who, word));
+    first.is_some_and(|first| before[first..].iter().any(|line| matches!(line, Line::Up | Line::Boot)))
 }
 
 /// Points to stop before are respected by every daemon.

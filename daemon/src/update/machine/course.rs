@@ -35,6 +35,10 @@ impl Deployment {
                 self.go_on(&mut effects);
             }
             Event::Rollback(options, force, boot_id) if self.head.rest.is_some() => {
+                // What failed while nobody was there is no failure to who wants the old state back.
+                if self.head.unattended && !self.head.inconsistent {
+                    self.head.untold = None;
+                }
                 self.wake(options, boot_id, &mut effects);
                 self.take_back(force, &mut effects);
             }
@@ -91,10 +95,6 @@ impl Deployment {
 
     /// Turns round on request of a caller.
     fn take_back(&mut self, force: bool, effects: &mut Vec<Effect>) {
-        // Whoever wants the old state back is not told that it did not become the new one.
-        if !self.head.inconsistent {
-            self.head.untold = None;
-        }
         if self.head.failed || self.head.phase == Phase::BeforeCleanup && self.is_untouched() {
             // It is on its way back already, or there is nothing to take back.
             self.head.failed = true;
