@@ -192,8 +192,8 @@ async fn an_idle_network_is_silent() {
     let mut changes = properties.receive_properties_changed().await.unwrap();
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
-        line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+        let counted = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned();
+        counted.split_whitespace().last().unwrap().parse::<u64>().unwrap()
     };
     // Duplicate address detection and the like have to be over.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;

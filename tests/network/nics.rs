@@ -57,7 +57,7 @@ async fn hears_the_plant(plc: &Namespace) {
 
 #[tokio::test]
 async fn a_nic_is_attached_probed_and_detached() {
-    let (host, plant, plc) = host().await;
+    let (host, _plant, plc) = host().await;
     let nic = attach(&host, &spec(&format!("pid: {}", plc.pid()), "mtu: 1400\n")).await;
     // Until nobody is known to have the address, it is not set.
     becomes(&nic, "probing").await;
