@@ -97,3 +97,38 @@ async fn watch_network_prints_what_changes() {
     next("link", "removed", "br0").await;
     watch.kill().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_nic_is_attached_shown_and_detached() {
+    let (host, plc) = (host().await, crate::rig::Namespace::new());
+    let file = host.place().join("plc0.yaml");
+    let spec = |parent: &str| {
+        let place = format!("pid: {}", plc.pid());
+        format!("kind: nic\nname: plc0\nparent: {parent}\n{place}\naddresses: [192.0.2.8/24]\nconflict: warn\n")
+    };
+    std::fs::write(&file, spec("lan9")).unwrap();
+    let attach = format!("nic attach {}", file.display());
+    assert_eq!(
+        run(&host, &attach).await,
+        (31, String::new(), "orchestratorctl: There is no link \"lan9\".\n".to_owned())
+    );
+    std::fs::write(&file, spec("lan0")).unwrap();
+    let (code, text, error) = run(&host, &attach).await;
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert!(text.contains("State:      up\n") && text.contains("Addresses:  192.0.2.8/24\n"), "{text}");
+    assert!(plc.ip("address").contains("192.0.2.8/24"));
+    let (_, text, _) = run(&host, "--json nic list").await;
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&all["nics"][0]["name"], &all["nics"][0]["state"]), (&json!("plc0"), &json!("up")));
+    assert!(run(&host, "nic show plc0").await.1.starts_with("NIC:        plc0\n"));
+    assert_eq!(run(&host, "nic detach plc0").await.0, 0);
+    assert!(!plc.ip("link").contains("plc0"));
+    assert_eq!(run(&host, "nic show plc0").await.2, "orchestratorctl: There is no NIC \"plc0\".\n");
+
+    // A conflict ends the command with its own exit code; the daemon goes on trying.
+    host.net.ip("address add 192.0.2.8/24 dev lan0-far");
+    std::fs::write(&file, spec("lan0").replace("conflict: warn", "conflict: refuse")).unwrap();
+    let (code, _, error) = run(&host, &attach).await;
+    assert_eq!(code, 32, "{error}");
+    assert!(error.contains("is in use by"), "{error}");
+}
