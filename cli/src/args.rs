@@ -60,6 +60,7 @@ Exit codes:
    18  the state directory cannot be read or written
    19  cancelled
    20  the System is neither in the old nor in the new state
+   21  an Artifact cannot be downloaded
    30  invalid specification of a NIC
    31  there is no such network link
    32  somebody else has the network address

@@ -171,9 +171,9 @@ async fn metrics(json: bool) -> Result<u8, Failure> {
     let host = Client::connect().await?.host().await?;
     let text = host.metrics().await.map_err(|error| Failure::from_bus(&error))?;
     if json {
-        show(true, &json!({ "metrics": text }), String::new)?
+        show(true, &json!({ "metrics": text }), String::new)?;
     } else {
-        print(&text)?
+        print(&text)?;
     }
     Ok(SUCCESS)
 }

@@ -111,7 +111,7 @@ pub async fn show_link(name: &str, json: bool) -> Result<u8, Failure> {
     let client = Client::connect().await?;
     let links = links(client.objects().await?);
     let Some((path, link)) = links.iter().find(|(_, link)| link.name == name) else {
-        return Err(Failure::new(Kind::NotSupported, format!("There is no link \"{name}\".")));
+        return Err(Failure::new(Kind::UnknownLink, format!("There is no link \"{name}\".")));
     };
     // The counters change all the time, so they are asked for last.
     let properties = client.properties(path, interface::<LinkProxy<'_>>()).await?;
@@ -119,7 +119,7 @@ pub async fn show_link(name: &str, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "link": link, "statistics": statistics }), || {
         let carrier = if link.carrier { "yes" } else { "no" };
         let (index, mtu, addresses) = (link.index.to_string(), link.mtu.to_string(), link.addresses.join(" "));
-        let mut lines: Vec<(&str, &str)> = vec![
+        let mut rows: Vec<(&str, &str)> = vec![
             ("Link", &link.name),
             ("Index", &index),
             ("Kind", &link.kind),
@@ -132,12 +132,12 @@ pub async fn show_link(name: &str, json: bool) -> Result<u8, Failure> {
         ];
         let counters: Vec<(&str, String)> =
             statistics.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();
-        lines.extend(counters.iter().map(|(name, value)| (*name, value.as_str())));
-        let line = |(name, value): &(&str, &str)| {
+        rows.extend(counters.iter().map(|(name, value)| (*name, value.as_str())));
+        let row = |(name, value): &(&str, &str)| {
             let value = if value.is_empty() { "-".to_owned() } else { printable(value) };
             format!("{:<20}{value}\n", format!("{name}:"))
         };
-        lines.iter().map(line).collect()
+        rows.iter().map(row).collect()
     })?;
     Ok(SUCCESS)
 }
@@ -234,8 +234,8 @@ impl Watch {
 
     fn print_link(&self, link: &LinkView, change: &str) -> Result<(), Failure> {
         let text = if change == "removed" { "removed".to_owned() } else { link.line() };
-        let line = json!({ "event": "link", "change": change, "link": link });
-        self.print(&format!("{}: {text}", link.name), line)
+        let event = json!({ "event": "link", "change": change, "link": link });
+        self.print(&format!("{}: {text}", link.name), event)
     }
 
     fn print(&self, text: &str, mut line: Value) -> Result<(), Failure> {

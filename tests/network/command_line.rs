@@ -59,7 +59,7 @@ async fn links_are_listed_and_shown() {
     assert!(text.contains("Gateway:            192.0.2.1\n") && text.contains("rx-bytes:"), "{text}");
     assert_eq!(
         run(&host, "link show lan9").await,
-        (6, String::new(), "orchestratorctl: There is no link \"lan9\".\n".to_owned())
+        (31, String::new(), "orchestratorctl: There is no link \"lan9\".\n".to_owned())
     );
 }
 

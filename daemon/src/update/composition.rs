@@ -1,4 +1,4 @@
-//! From Components, Artifacts and constraints to who is updated when: what [`planner`](super::planner) needs is put together
+//! From Components, Artifacts and constraints to who is updated when: what [`planner`] needs is put together
 //! here, and what it answers is put into the terms of a Plan. Pure.
 
 #[cfg(test)]

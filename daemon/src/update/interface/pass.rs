@@ -5,7 +5,7 @@
 //! for [`PATIENCE`] while others wait for it is cut off, and goes on with a reading of its own when it wants more.
 //!
 //! Threads: one reads and decompresses ([`Artifact::read_ahead`]), one hashes and fills the queue (here), and one for each
-//! Component takes from the queue and hands over ([`super::feeder`]).
+//! Component takes from the queue and hands over (`super::feeder`).
 
 mod queue;
 mod seat;
