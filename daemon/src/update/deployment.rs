@@ -223,7 +223,8 @@ impl Drive {
             return;
         }
         for (index, member) in state.members.iter().enumerate() {
-            if member.installed && member.supports_rollback.is_none() {
+            // What an earlier part of the deployment committed is not taken back.
+            if member.leg == state.head.leg && member.installed && member.supports_rollback.is_none() {
                 // In its turn it would be asked for the first time.
                 self.asked.spawn(self.calls.clone().make(index, Activity::AskRollback, 0, None));
             }
@@ -234,7 +235,9 @@ impl Drive {
     /// half way.
     fn cut_downloads_short(&self) {
         let state = &self.open.state;
-        let goes_back = |member: &Member| !member.installed || member.supports_rollback == Some(true);
+        let goes_back = |member: &Member| {
+            member.leg != state.head.leg || !member.installed || member.supports_rollback == Some(true)
+        };
         if state.head.cancelled
             && matches!(state.head.phase, super::machine::Phase::Group(Activity::Download, _))
             && state.members.iter().all(goes_back)
