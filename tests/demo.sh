@@ -54,19 +54,21 @@ else
     echo "demo.sh: skipping the run without root, because this was one" >&2
 fi
 
-BIN_DIR=${CARGO_TARGET_DIR:-$PWD/target}/debug TMPDIR=$place/tmp setsid demo/run >"$place/output" 2>&1 &
+# A file of its own: in that of another run, what is waited for would be there already.
+: >"$place/stopped"
+BIN_DIR=${CARGO_TARGET_DIR:-$PWD/target}/debug TMPDIR=$place/tmp setsid demo/run >>"$place/stopped" 2>&1 &
 demo_pid=$!
 for _ in {1..600}; do
-    ! grep -q '^== .*install manifest-v2' "$place/output" || break
+    ! grep -q '^== .*install manifest-v2' "$place/stopped" || break
     kill -0 "$demo_pid" 2>/dev/null || break
     sleep 0.1
 done
 # The whole process group, as a terminal does it.
-kill -TERM -- "-$demo_pid" || fail "the second demonstration ended by itself: $(cat "$place/output")"
+kill -TERM -- "-$demo_pid" || fail "the second demonstration ended by itself: $(cat "$place/stopped")"
 status=0
 wait "$demo_pid" || status=$?
 demo_pid=
-[ "$status" -eq 143 ] || fail "the demonstration ended with status $status instead of 143 when it was told to stop: $(cat "$place/output")"
-! grep -q '^== Done' "$place/output" || fail "the demonstration was over before it could be stopped"
+[ "$status" -eq 143 ] || fail "the demonstration ended with status $status instead of 143 when it was told to stop: $(cat "$place/stopped")"
+! grep -q '^== Done' "$place/stopped" || fail "the demonstration was over before it could be stopped"
 nothing_is_left "the demonstration that was stopped"
 echo "demo.sh: nothing is left behind"
