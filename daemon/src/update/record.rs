@@ -300,8 +300,11 @@ fn encode<T: Serialize>(value: &T, path: &Path) -> Result<Vec<u8>, RecordError> 
 }
 
 fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<T, RecordError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| RecordError::Damaged { path: path.to_owned(), reason: error.to_string() })
+    serde_json::from_slice(bytes).map_err(|error| {
+        // It may quote what it did not expect, and that may be anything; a message is one line.
+        let reason = error.to_string().replace(char::is_control, " ");
+        RecordError::Damaged { path: path.to_owned(), reason }
+    })
 }
 
 #[cfg(test)]
@@ -331,6 +334,13 @@ mod tests {
             assert!(!found.torn);
         }
         assert_eq!(record.manifest().unwrap(), "name: x");
+    }
+
+    #[test]
+    fn a_message_about_a_damaged_record_is_one_line() {
+        let error =
+            decode::<crate::update::machine::Activity>(b"\"a\\nb\"", Path::new("journal")).unwrap_err().to_string();
+        assert!(error.contains("unknown variant `a b`"), "{error}");
     }
 
     /// What a daemon wrote that knew of one part only, and gave no reasons, is read as a deployment of one part.
