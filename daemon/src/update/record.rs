@@ -311,7 +311,7 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<T, Re
 mod tests {
     use super::*;
     use crate::update::handle::RunOptions;
-    use crate::update::machine::{Event, Outcome};
+    use crate::update::machine::{Activity, Event, Outcome};
 
     fn deployment() -> Deployment {
         Deployment::new([1, 1], RunOptions::default())
@@ -338,8 +338,7 @@ mod tests {
 
     #[test]
     fn a_message_about_a_damaged_record_is_one_line() {
-        let error =
-            decode::<crate::update::machine::Activity>(b"\"a\\nb\"", Path::new("journal")).unwrap_err().to_string();
+        let error = decode::<Activity>(b"\"a\\nb\"", Path::new("journal")).unwrap_err().to_string();
         assert!(error.contains("unknown variant `a b`"), "{error}");
     }
 
