@@ -31,7 +31,8 @@ pub enum Taking {
 }
 
 impl Taking {
-    fn script(self) -> String {
+    /// The Interface program that does so.
+    pub fn script(self) -> String {
         let take = match self {
             Self::Stream => {
                 "Download*) while name=\"$(cat stream-next)\"; [ -n \"$name\" ]; do cat \"$name\" >/dev/null; done ;;"
@@ -66,11 +67,7 @@ impl Bed {
         for directory in ["etc", "share/interfaces/v1", "state"] {
             fs::create_dir_all(place.path().join(directory))?;
         }
-        let mut topology = "api_version: mender/v1\nkind: topology\nsystem_type: bench\ncomponents:\n".to_owned();
-        for number in 0..components {
-            writeln!(topology, "  - {{component_type: bench, interface: bench, interface_args: [b{number}]}}")?;
-        }
-        fs::write(place.path().join("etc/topology.yaml"), topology)?;
+        fs::write(place.path().join("etc/topology.yaml"), topology(components))?;
         fs::write(place.path().join("etc/mender-orchestrator.conf"), r#"{"Runner": "process"}"#)?;
         script(&place.path().join("share/interfaces/v1/bench"), &taking.script())?;
         let bus = Bus::start();
@@ -101,14 +98,7 @@ impl Bed {
 
     /// Asks for an install; returns its Job.
     pub async fn begin(&self, artifact: &Path) -> anyhow::Result<JobProxy<'static>> {
-        let manifest = format!(
-            "api_version: mender/v1\nkind: manifest\nname: bench\nsystem_types_compatible: [bench]\ncomponent_types:\n  \
-             bench:\n    artifact_path: {}\n    update_strategy:\n      order: 1\n",
-            artifact.display()
-        );
-        let update = UpdateProxy::builder(&self.connection).cache_properties(CacheProperties::No).build().await?;
-        let path = update.install(&manifest, Options::new()).await?;
-        Ok(job(&self.connection, path).await?)
+        begin(&self.connection, artifact).await
     }
 
     /// Installs this on all Components and measures the daemon at it.
@@ -128,12 +118,38 @@ impl Bed {
     }
 }
 
-/// Starts the daemon and waits until it says that it is ready.
-fn start_daemon(place: &Path, bus: &str) -> anyhow::Result<(Held, f64)> {
+/// The Topology of a System of so many Components of the type "bench".
+pub fn topology(components: usize) -> String {
+    let mut topology = "api_version: mender/v1\nkind: topology\nsystem_type: bench\ncomponents:\n".to_owned();
+    for number in 0..components {
+        let _ = writeln!(topology, "  - {{component_type: bench, interface: bench, interface_args: [b{number}]}}");
+    }
+    topology
+}
+
+/// Asks for an install on all Components of the type "bench"; returns its Job.
+pub async fn begin(connection: &Connection, artifact: &Path) -> anyhow::Result<JobProxy<'static>> {
+    let manifest = format!(
+        "api_version: mender/v1\nkind: manifest\nname: bench\nsystem_types_compatible: [bench]\ncomponent_types:\n  \
+         bench:\n    artifact_path: {}\n    update_strategy:\n      order: 1\n",
+        artifact.display()
+    );
+    let update = UpdateProxy::builder(connection).cache_properties(CacheProperties::No).build().await?;
+    let path = update.install(&manifest, Options::new()).await?;
+    Ok(job(connection, path).await?)
+}
+
+/// The daemon that is measured.
+pub fn daemon() -> anyhow::Result<PathBuf> {
     let binaries = PathBuf::from(std::env::var_os("BENCH_BINARIES").unwrap_or_else(|| "target/release".into()));
     let program = binaries.join("orchestratord");
     ensure!(program.exists(), "\"{}\" is missing; run \"make build\" first", program.display());
-    let program = program.canonicalize()?;
+    Ok(program.canonicalize()?)
+}
+
+/// Starts the daemon and waits until it says that it is ready.
+fn start_daemon(place: &Path, bus: &str) -> anyhow::Result<(Held, f64)> {
+    let program = daemon()?;
     let notify = place.join("notify");
     let socket = UnixDatagram::bind(&notify)?;
     socket.set_read_timeout(Some(Duration::from_mins(1)))?;

@@ -1,7 +1,7 @@
 //! `make bench`: what the daemon costs, in ratios to what the hardware must spend and to what others spend, all in one run
 //! on one machine. `docs/benchmarks.md` says how to read it.
 //!
-//! `BENCH_SIZE` (MiB, 512), `BENCH_RUNS` (5) and `BENCH_ONLY` (a list of throughput, sharing, memory, calls, latency and idle) make a
+//! `BENCH_SIZE` (MiB, 512), `BENCH_RUNS` (5) and `BENCH_ONLY` (a list of throughput, sharing, memory, calls, runners, latency and idle) make a
 //! quick run; `BENCH_BINARIES` names the directory of the daemon.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what the program is for")]
 
@@ -12,6 +12,7 @@ mod payload;
 mod peers;
 mod process;
 mod report;
+mod runners;
 mod throughput;
 
 use std::fs;
@@ -61,6 +62,9 @@ async fn measure() -> anyhow::Result<()> {
         }
         if wanted("calls") {
             overhead::calls(&scale, &on, &payloads, &mut report).await?;
+        }
+        if wanted("runners") {
+            runners::run(&scale, &payloads, &mut report).await?;
         }
         if wanted("memory") {
             overhead::memory(&on, &payloads, &mut report).await?;

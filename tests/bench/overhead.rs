@@ -15,7 +15,7 @@ use crate::process::{children_cpu, resident, sleeps};
 use crate::report::{Report, Sample, median, middle};
 
 /// Calls of the Interface that an install of one Component makes, from `Identity` to the last `Provides`.
-const CALLS: [&str; 11] = [
+pub const CALLS: [&str; 11] = [
     "Identity",
     "Provides",
     "NeedsUnpackedArtifact",
@@ -63,7 +63,6 @@ pub async fn calls(scale: &Scale, on: &Path, payloads: &Payloads, report: &mut R
         rows.push((format!("{count}: one after the other"), serial, Some(parallel.wall)));
     }
     report.samples(&rows);
-    report.say("The runner of systemd is not measured here: it takes a booted system.");
     Ok(())
 }
 

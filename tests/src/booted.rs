@@ -27,6 +27,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
+use crate::built;
+
 /// Commands that must be on the `PATH`, each with its Debian package.
 pub const TOOLS: [(&str, &str); 5] = [
     ("systemd-nspawn", "systemd-container"),
@@ -276,7 +278,7 @@ struct Scratch {
 
 impl Scratch {
     fn new() -> Result<Self, String> {
-        let base = target().join("booted");
+        let base = built().parent().unwrap().join("booted");
         let cannot = |error: io::Error| format!("cannot use \"{}\": {error}", base.display());
         fs::create_dir_all(&base).map_err(cannot)?;
         let lock = File::create(base.join("lock")).map_err(cannot)?;
@@ -387,16 +389,6 @@ fn why_not() -> Option<String> {
     let on_path = |name: &str| PATH.split(':').any(|directory| Path::new(directory).join(name).exists());
     let missing: Vec<&str> = TOOLS.iter().filter(|(tool, _)| !on_path(tool)).map(|(_, package)| *package).collect();
     (!missing.is_empty()).then(|| format!("missing packages: {}", missing.join(" ")))
-}
-
-/// Where the programs of this build are, to [`Bench::show`] them in a machine.
-pub fn programs() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(2).unwrap().to_owned()
-}
-
-/// The build directory: this program is in `<target>/<profile>/deps/`.
-fn target() -> PathBuf {
-    std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }
 
 fn child_of(parent: u32, name: &str) -> Option<u32> {

@@ -21,14 +21,19 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }
 
-/// A binary of the workspace, which cargo builds for the tests of its own crate only.
-pub fn binary(name: &str) -> PathBuf {
+/// Where cargo put the programs of this build, `<target>/<profile>`.
+pub fn built() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     let mut directory = test.parent().expect("a directory");
     if directory.ends_with("deps") {
         directory = directory.parent().expect("a directory");
     }
-    let path = directory.join(name);
+    directory.to_owned()
+}
+
+/// A binary of the workspace, which cargo builds for the tests of its own crate only.
+pub fn binary(name: &str) -> PathBuf {
+    let path = built().join(name);
     assert!(path.exists(), "\"{}\" is missing; run \"cargo build --workspace\" first", path.display());
     path
 }
