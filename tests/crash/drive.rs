@@ -275,10 +275,13 @@ impl<'b> Run<'b> {
     pub async fn finish(&mut self) -> Result<()> {
         for _ in 0..5 {
             let state = self.calm().await?;
-            self.command(Verb::Resume, &[], false).await?;
+            if state == "reboot-required" {
+                self.bed.reboot(false).await?;
+            }
+            let status = self.command(Verb::Resume, &[], false).await?;
             // A daemon that has just come to the bus may say "idle" before it has looked at its record.
             let was_lost = self.told.last().is_some_and(|(_, told)| *told == Told::Gone);
-            if state == "idle" && !was_lost {
+            if state == "idle" && !was_lost && status != Some(4) {
                 break;
             }
         }

@@ -31,15 +31,24 @@ impl Deployment {
             Event::Ended(index, outcome) if self.is_running(index) => self.ended(index, outcome, &mut effects),
             Event::RebootFailed(error) if self.awaits_reboot() => self.reboot_failed(error, &mut effects),
             Event::Resume(options, boot_id) if self.head.rest.is_some() => {
-                self.wake(options, boot_id, &mut effects);
-                self.go_on(&mut effects);
+                let untold = self.head.unattended && self.head.rest == Some(Rest::RebootRequired);
+                self.head.boot_id = boot_id;
+                if untold && !self.has_rebooted() && self.head.reboot_requests < REBOOT_REQUESTS {
+                    // The daemon has come as far as the reboot by itself. This caller is the first to hear of it.
+                    self.take_options(options);
+                    self.request_reboot(&mut effects);
+                } else {
+                    self.wake(options, &mut effects);
+                    self.go_on(&mut effects);
+                }
             }
             Event::Rollback(options, force, boot_id) if self.head.rest.is_some() => {
                 // What failed while nobody was there is no failure to who wants the old state back.
                 if self.head.unattended && !self.head.inconsistent {
                     self.head.untold = None;
                 }
-                self.wake(options, boot_id, &mut effects);
+                self.head.boot_id = boot_id;
+                self.wake(options, &mut effects);
                 self.take_back(force, &mut effects);
             }
             Event::Recover(boot_id) if self.head.rest.is_none() => self.recover(boot_id, &mut effects),
@@ -68,12 +77,15 @@ impl Deployment {
     }
 
     /// Leaves the rest with the options of the new caller.
-    fn wake(&mut self, options: RunOptions, boot_id: String, effects: &mut Vec<Effect>) {
-        self.head.boot_id = boot_id;
+    fn wake(&mut self, options: RunOptions, effects: &mut Vec<Effect>) {
         if self.head.rest == Some(Rest::RebootRequired) && !self.has_rebooted() {
             let text = "The host was not rebooted since the deployment asked for it; going on all the same.";
             effects.push(Effect::Warn(text.to_owned()));
         }
+        self.take_options(options);
+    }
+
+    fn take_options(&mut self, options: RunOptions) {
         self.head.options = options;
         self.head.rest = None;
         self.head.unattended = false;

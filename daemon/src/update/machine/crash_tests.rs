@@ -1,6 +1,6 @@
 //! What the machine makes of calls that were cut short, of a daemon that went on by itself, and of a cancelled Job.
 
-use super::tests::{ROLLED_BACK, World, answer, failing, failure, fine, result, stop};
+use super::tests::{ROLLED_BACK, World, answer, defer, failing, failure, fine, result, stop};
 use super::*;
 use crate::core::error::Kind;
 
@@ -128,6 +128,28 @@ fn who_resumes_what_failed_while_nobody_was_there_is_told() {
     let end = world.play(Event::Ended(0, Outcome::Interrupted));
     assert_eq!(rests(&end), (Rest::Stopped(StopPoint::Cleanup), Some(Kind::InterfaceFailed)));
     assert_eq!(result(&world.resume(stop(&[]))), ROLLED_BACK);
+}
+
+/// A call that comes while the daemon goes on by itself must not lead past the reboot that nobody has heard of.
+#[test]
+fn who_resumes_what_came_to_a_reboot_while_nobody_was_there_is_told() {
+    let resumed = |options: RunOptions| {
+        let mut world = World::new(&[1], options.clone(), |_, activity, _| answer(activity, NeedsReboot::Automatic));
+        world.deployment.head.unattended = true;
+        assert_eq!(rests(&world.begin()), (Rest::RebootRequired, None));
+        (rests(&world.resume(options.clone())), world)
+    };
+    let (first, mut world) = resumed(defer(&[]));
+    assert_eq!(first, (Rest::RebootRequired, None));
+    assert_eq!(world.warnings, 0);
+    assert!(!world.take_trace().contains("VerifyReboot"));
+    // Who insists has to know.
+    assert_eq!(result(&world.resume(defer(&[]))), (JobResult::Done, None));
+    assert_eq!(world.warnings, 1);
+    let (_, mut world) = resumed(defer(&[]));
+    world.boot += 1;
+    assert_eq!(result(&world.resume(defer(&[]))), (JobResult::Done, None));
+    assert_eq!(world.warnings, 0);
 }
 
 /// The update module: a client whose machine rebooted in `ArtifactInstall` calls `rollback`, and that has to succeed.

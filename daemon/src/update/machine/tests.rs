@@ -9,7 +9,7 @@ pub(super) struct World<'a> {
     pub deployment: Deployment,
     pub trace: Vec<String>,
     pub warnings: usize,
-    boot: u32,
+    pub(super) boot: u32,
     reboots_work: bool,
     /// Whether the driver gets to say that the program of a reboot runs.
     pub starts_are_seen: bool,
