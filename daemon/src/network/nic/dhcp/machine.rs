@@ -24,7 +24,7 @@ const REQUESTS: u32 = 4;
 /// So often is asked whether a lease still holds before a new one is looked for.
 const CONFIRMATIONS: u32 = 2;
 /// After so many questions without an answer it is told that no server is there.
-const SILENCE: u32 = 3;
+const SILENCE: u32 = 2;
 /// How long to wait after an address that somebody has (RFC 2131, 3.1).
 const AFTER_DECLINE: Duration = Duration::from_secs(10);
 /// The longest wait after refusals, in doublings of a second.
