@@ -44,9 +44,7 @@ impl NicView {
         take(&mut self.state, "State");
         take(&mut self.gateway, "Gateway");
         take(&mut self.domain, "Domain");
-        for (field, name) in
-            [(&mut self.addresses, "Addresses"), (&mut self.dns, "Dns"), (&mut self.ntp, "Ntp")]
-        {
+        for (field, name) in [(&mut self.addresses, "Addresses"), (&mut self.dns, "Dns"), (&mut self.ntp, "Ntp")] {
             if let Some(list) = properties.list(name) {
                 *field = list;
             }

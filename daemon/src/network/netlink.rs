@@ -166,8 +166,12 @@ impl Port for NetlinkPort {
     fn remove_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()> {
         async move {
             let message = match address.address {
-                IpAddr::V4(v4) => AddressMessageBuilder::<Ipv4Addr>::new().index(link).address(v4, address.length).build(),
-                IpAddr::V6(v6) => AddressMessageBuilder::<Ipv6Addr>::new().index(link).address(v6, address.length).build(),
+                IpAddr::V4(v4) => {
+                    AddressMessageBuilder::<Ipv4Addr>::new().index(link).address(v4, address.length).build()
+                }
+                IpAddr::V6(v6) => {
+                    AddressMessageBuilder::<Ipv6Addr>::new().index(link).address(v6, address.length).build()
+                }
             };
             let removed = self.handle.address().del(message).execute().await;
             removed.map_err(|error| refusal(&format!("remove the address \"{address}\""), &error))

@@ -87,7 +87,10 @@ async fn a_killed_daemon_leaves_the_address_and_its_successor_asks_for_it() {
     // INIT-REBOOT: a question to all, for the address, to no server in particular.
     let request = capture.said("the successor asks", |message| message.kind == "REQUEST").await;
     assert_eq!(request.option(50).map(|address| format!("{address}/24")), Some(address.clone()));
-    assert!(request.option(54).is_none() && request.client.is_unspecified() && request.to.is_broadcast(), "{request:?}");
+    assert!(
+        request.option(54).is_none() && request.client.is_unspecified() && request.to.is_broadcast(),
+        "{request:?}"
+    );
     assert_eq!(nic.addresses().await.unwrap(), [address.as_str()]);
     assert_eq!(monitor.text(), "", "the restart touched something");
     assert!(capture.dhcp().iter().all(|message| message.kind != "DISCOVER"));
@@ -111,7 +114,8 @@ async fn addresses_that_routers_announce_are_shown() {
     let (host, plant, plc) = host().await;
     plant.ip("address add 2001:db8::1/64 dev plant0 nodad");
     let nic = attach(&host, &leased(&plc, "conflict: warn\n")).await;
-    let _server = Dnsmasq::start(&plant, &[POOL, "--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=plant0,4"]);
+    let _server =
+        Dnsmasq::start(&plant, &[POOL, "--enable-ra", "--dhcp-range=2001:db8::,ra-only,64", "--ra-param=plant0,4"]);
     let shown = until("the address of IPv6 is shown", async || {
         let addresses = nic.addresses().await.unwrap();
         addresses.into_iter().find(|address| address.starts_with("2001:db8:"))

@@ -22,7 +22,8 @@ async fn a_cable_that_is_plugged_elsewhere_brings_another_lease() {
     has(&nic, &plc, "192.0.2.50/24").await;
     becomes(&nic, "bound").await;
     let mac = nic.mac().await.unwrap();
-    let index = |net: &Namespace| net.ip("-oneline link show").lines().last().unwrap().split(':').next().unwrap().to_owned();
+    let index =
+        |net: &Namespace| net.ip("-oneline link show").lines().last().unwrap().split(':').next().unwrap().to_owned();
     let before = index(&other);
 
     // Out and in again in the same network: the lease is asked for, and stays.

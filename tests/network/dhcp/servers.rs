@@ -29,7 +29,13 @@ impl Dnsmasq {
         let leases = place.path().join("leases");
         let mut command = plant.command("/usr/sbin/dnsmasq");
         command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=0"]);
-        command.args(["--interface=plant0", "--except-interface=lo", "--bind-interfaces", "--user=root", "--pid-file="]);
+        command.args([
+            "--interface=plant0",
+            "--except-interface=lo",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ]);
         // It asks by ping whether an address is free, which takes three seconds.
         command.args(["--no-ping", "--dhcp-authoritative"]);
         command.arg(format!("--dhcp-leasefile={}", leases.display())).args(options);

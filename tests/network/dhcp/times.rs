@@ -68,7 +68,8 @@ async fn a_refused_lease_is_given_up_at_once() {
     let nic = attach(&host, &leased(&plc, "conflict: warn\n")).await;
     has(&nic, &plc, "192.0.2.50/24").await;
     server.change(|script| script.refuse = true);
-    until("the address is gone", async || (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(())).await;
+    until("the address is gone", async || (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(()))
+        .await;
     assert!(!plc.ip("route show").contains("default"));
     let told = until("the refusal is told", async || {
         let (_, message) = nic.last_error().await.unwrap();
@@ -105,7 +106,8 @@ async fn a_server_that_is_silent_is_asked_by_all_means_until_the_lease_ends() {
     assert!(nic.last_error().await.unwrap().1.contains("renews the lease of the NIC \"plc0\""));
     let asked = |message: &Dhcp| is_renewal(message) && message.to.is_broadcast();
     capture.said("every server is asked", asked).await;
-    until("the address is gone", async || (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(())).await;
+    until("the address is gone", async || (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(()))
+        .await;
     assert_eq!((nic.lease_expires().await.unwrap(), nic.gateway().await.unwrap().as_str()), (0, ""));
     becomes(&nic, "failed").await;
     server.change(|script| script.silent = false);
@@ -125,7 +127,10 @@ async fn an_address_that_somebody_has_is_declined() {
     becomes(&nic, "failed").await;
     let (name, message) = nic.last_error().await.unwrap();
     assert_eq!(name, "org.orchestratord1.Error.AddressInUse", "{message}");
-    assert!(message.starts_with("The address \"192.0.2.40\" that the NIC \"plc0\" was leased is in use by"), "{message}");
+    assert!(
+        message.starts_with("The address \"192.0.2.40\" that the NIC \"plc0\" was leased is in use by"),
+        "{message}"
+    );
     let decline = capture.said("it is declined", |message| message.kind == "DECLINE").await;
     assert_eq!(decline.option(50), Some(Ipv4Addr::new(192, 0, 2, 40)));
     assert!(!plc.ip("address show dev plc0").contains("192.0.2.40"));

@@ -54,7 +54,8 @@ mod tests {
         addresses.replace(&Snapshot { addresses: there, ..Snapshot::default() });
         addresses.apply(&KernelEvent::Address(address(2, "2001:db8::2", true)));
         addresses.apply(&KernelEvent::Address(address(3, "2001:db8::3", true)));
-        let of = |addresses: &Ipv6Addresses, link| addresses.of(link).iter().map(ToString::to_string).collect::<Vec<_>>();
+        let of =
+            |addresses: &Ipv6Addresses, link| addresses.of(link).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(of(&addresses, 2), ["2001:db8::1/64", "2001:db8::2/64"]);
         addresses.apply(&KernelEvent::AddressGone(address(2, "2001:db8::1", true)));
         addresses.apply(&KernelEvent::LinkGone(3));

@@ -126,7 +126,9 @@ impl Spec {
         }
         let dns = section.optional("dns").map_or(Ok(Vec::new()), |field| name_servers(&field))?;
         let gateway = match section.optional("gateway") {
-            Some(field) if dhcp.is_some() => return Err(field.invalid_key("must not stand beside \"addresses: dhcp\".")),
+            Some(field) if dhcp.is_some() => {
+                return Err(field.invalid_key("must not stand beside \"addresses: dhcp\"."));
+            }
             field => field.map(|field| gateway(&field, &addresses)).transpose()?,
         };
         Ok(Self { name, place, parent, mode, mac, mtu, addresses, dhcp, gateway, metric, dns, conflict })

@@ -159,7 +159,8 @@ impl Worker {
                             self.abandon(entered.as_ref().map(|entered| entered.port.clone()), gone).await;
                         }
                         Effect::Lease => {
-                            leasing = entered.as_ref().zip(link).map(|(entered, link)| self.begin_to_lease(entered, link));
+                            leasing =
+                                entered.as_ref().zip(link).map(|(entered, link)| self.begin_to_lease(entered, link));
                         }
                         effect => doing = entered.as_ref().and_then(|entered| self.perform(effect, entered, link)),
                     }
@@ -375,7 +376,8 @@ fn leased(file: &Path, mac: Mac) -> Option<Held> {
 /// What the DHCP client has to know of a parent.
 fn leased_parent(network: &NetworkStatus, name: &str) -> task::Parent {
     let link = network.links.values().find(|link| link.name == name);
-    link.map(|link| task::Parent { carrier: link.carrier, mtu: link.mtu, addresses: link.addresses.clone() }).unwrap_or_default()
+    link.map(|link| task::Parent { carrier: link.carrier, mtu: link.mtu, addresses: link.addresses.clone() })
+        .unwrap_or_default()
 }
 
 /// Sets what is not set yet; what is there and right is not touched.

@@ -69,7 +69,11 @@ pub fn unwrap(frame: &[u8]) -> Option<(Mac, &[u8])> {
         return None;
     }
     let length = usize::from(number(header + 4));
-    if number(header) != SERVER_PORT || number(header + 2) != CLIENT_PORT || length < UDP_HEADER || header + length > total {
+    if number(header) != SERVER_PORT
+        || number(header + 2) != CLIENT_PORT
+        || length < UDP_HEADER
+        || header + length > total
+    {
         return None;
     }
     Some((Mac::from_slice(&ethernet[6..12])?, &packet[header + UDP_HEADER..header + length]))

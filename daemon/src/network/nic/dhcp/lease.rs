@@ -200,7 +200,8 @@ fn routes(own: Ipv4Addr, options: &Options) -> Vec<LeasedRoute> {
     if let Some(routes) = options.get(&CLASSLESS_ROUTES).and_then(|bytes| classless(bytes)) {
         let mut taken: Vec<LeasedRoute> = Vec::new();
         for route in routes.into_iter().take(ROUTES_LIMIT) {
-            let known = taken.iter().any(|other| (other.destination, other.length) == (route.destination, route.length));
+            let known =
+                taken.iter().any(|other| (other.destination, other.length) == (route.destination, route.length));
             if !known && route.gateway.as_ref().is_none_or(is_router) {
                 taken.push(route);
             }
@@ -208,7 +209,10 @@ fn routes(own: Ipv4Addr, options: &Options) -> Vec<LeasedRoute> {
         return taken;
     }
     let router = addresses(options, ROUTERS).into_iter().find(is_router);
-    router.map(|router| LeasedRoute { destination: Ipv4Addr::UNSPECIFIED, length: 0, gateway: Some(router) }).into_iter().collect()
+    router
+        .map(|router| LeasedRoute { destination: Ipv4Addr::UNSPECIFIED, length: 0, gateway: Some(router) })
+        .into_iter()
+        .collect()
 }
 
 /// None if the option is damaged; a part of it is as good as none.

@@ -235,7 +235,10 @@ impl Client {
             Event::Clear => {
                 if let Phase::Checking(held) = &self.phase {
                     let held = held.clone();
-                    self.bind(held, &mut effects);
+                    match held.ends_at() {
+                        Some(end) if end <= now.at => self.discover(now, &mut effects),
+                        _ => self.bind(held, &mut effects),
+                    }
                 }
             }
             Event::Taken(address, owner) => self.taken(now, address, owner, &mut effects),
@@ -372,6 +375,7 @@ impl Client {
         let has_come = |time: Option<Duration>| time.is_some_and(|time| time <= now.at);
         if has_come(self.held.as_ref().and_then(Held::ends_at)) {
             self.give_up(effects);
+            self.trouble = Some(Trouble::Silence);
             self.wanted = self.wanted.map(|(address, _)| (address, false));
             if matches!(self.phase, Phase::Bound | Phase::Renewing(_) | Phase::Rebinding(_) | Phase::Confirming(..)) {
                 return self.discover(now, effects);
@@ -399,6 +403,13 @@ impl Client {
                 }
                 exchange.again(now);
                 effects.push(Effect::Send(exchange.request(None, Some(*address), None)));
+            }
+            // A host that was suspended may have slept through T1 and more.
+            (Phase::Bound, Some(held)) if has_come(held.rebind_at()) => {
+                let mut exchange = Exchange::start(now);
+                exchange.due = half_way(now, held.ends_at());
+                effects.push(Effect::Send(Outgoing { to: None, ..exchange.request(Some(held), None, None) }));
+                self.phase = Phase::Rebinding(exchange);
             }
             (Phase::Bound, Some(held)) if has_come(held.renew_at()) => {
                 let mut exchange = Exchange::start(now);
@@ -442,7 +453,7 @@ impl Exchange {
     }
 
     fn message(&self, saying: Saying) -> Outgoing {
-        let seconds = u16::try_from((self.sent - self.began).as_secs()).unwrap_or(u16::MAX);
+        let seconds = u16::try_from(self.sent.saturating_sub(self.began).as_secs()).unwrap_or(u16::MAX);
         let client = Ipv4Addr::UNSPECIFIED;
         Outgoing { saying, xid: self.xid, seconds, client, requested: None, server: None, to: None }
     }

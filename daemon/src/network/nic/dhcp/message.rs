@@ -215,6 +215,7 @@ fn collect(mut bytes: &[u8], options: &mut Options) {
 /// Words of a server, made fit for a message of ours.
 fn readable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let text: String = text.chars().filter(|character| !character.is_control() && *character != '"').take(120).collect();
+    let text: String =
+        text.chars().filter(|character| !character.is_control() && *character != '"').take(120).collect();
     text.trim_end_matches('.').to_owned()
 }

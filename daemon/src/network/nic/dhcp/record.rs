@@ -79,7 +79,10 @@ impl Record {
         let kept: Kept = match serde_json::from_slice(&bytes) {
             Ok(kept) => kept,
             Err(error) => {
-                tracing::warn!("A lease is not known any more; the file \"{}\" is damaged: {error}.", self.path.display());
+                tracing::warn!(
+                    "A lease is not known any more; the file \"{}\" is damaged: {error}.",
+                    self.path.display()
+                );
                 return None;
             }
         };
@@ -88,7 +91,9 @@ impl Record {
         }
         let held = Held { lease: kept.lease, since: Duration::from_millis(kept.since_boot) };
         let over = |since: u64, now: Duration| {
-            held.lease.seconds.is_some_and(|seconds| Duration::from_millis(since) + Duration::from_secs(seconds.into()) <= now)
+            held.lease
+                .seconds
+                .is_some_and(|seconds| Duration::from_millis(since) + Duration::from_secs(seconds.into()) <= now)
         };
         if kept.boot == boot() {
             if over(kept.since_boot, since_boot()) {
@@ -118,8 +123,9 @@ impl Record {
             since_epoch: milliseconds(since_epoch().saturating_sub(age)),
             lease: held.lease.clone(),
         };
-        let text = serde_json::to_vec_pretty(&kept)
-            .map_err(|error| Error::new(crate::core::error::Kind::Storage, format!("A lease cannot be written: {error}.")))?;
+        let text = serde_json::to_vec_pretty(&kept).map_err(|error| {
+            Error::new(crate::core::error::Kind::Storage, format!("A lease cannot be written: {error}."))
+        })?;
         if let Some(directory) = self.path.parent() {
             store::make_directory(directory)?;
         }

@@ -46,7 +46,8 @@ impl Leased<'_> {
             self.port.set_route(self.link, *route).await?;
         }
         // One with the same destination and metric was replaced.
-        let replaced = |old: &Route| wanted.iter().any(|new| new.destination == old.destination && new.metric == old.metric);
+        let replaced =
+            |old: &Route| wanted.iter().any(|new| new.destination == old.destination && new.metric == old.metric);
         for route in there.iter().filter(|route| !wanted.contains(route) && !replaced(route)) {
             self.port.remove_route(self.link, *route).await?;
         }
@@ -59,7 +60,8 @@ impl Leased<'_> {
             self.port.remove_route(self.link, route).await?;
         }
         if lease.mtu.is_some() {
-            let is = self.port.snapshot().await?.links.into_iter().find(|link| link.index == self.link).map(|link| link.mtu);
+            let is =
+                self.port.snapshot().await?.links.into_iter().find(|link| link.index == self.link).map(|link| link.mtu);
             self.fit_mtu(&Lease { mtu: None, ..lease.clone() }, is).await;
         }
         self.remove_address(lease).await
@@ -97,7 +99,8 @@ impl Leased<'_> {
             on_link: route.gateway.is_some_and(|gateway| !lease.is_near(gateway)),
         };
         // Those on the link come first, because a router may be behind them.
-        let (near, far): (Vec<Route>, Vec<Route>) = lease.routes.iter().map(route).partition(|route| route.gateway.is_none());
+        let (near, far): (Vec<Route>, Vec<Route>) =
+            lease.routes.iter().map(route).partition(|route| route.gateway.is_none());
         [near, far].concat()
     }
 }

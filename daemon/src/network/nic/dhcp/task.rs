@@ -334,7 +334,8 @@ impl Task {
         if let Some(mut record) = self.record.take() {
             let held = held.clone();
             let kept = spawn_blocking(move || (record.keep(&held), record)).await;
-            let (kept, record) = kept.map_err(|error| Error::new(Kind::Failed, format!("A lease is not kept: {error}.")))?;
+            let (kept, record) =
+                kept.map_err(|error| Error::new(Kind::Failed, format!("A lease is not kept: {error}.")))?;
             self.record = Some(record);
             // A disk that is full or gone is no reason to be without an address.
             if let Err(error) = kept {

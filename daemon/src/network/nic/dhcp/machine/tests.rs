@@ -93,7 +93,10 @@ fn a_lease_is_renewed_rebound_and_over() {
         let mut renewed = client.clone();
         // Any server may renew it now.
         assert!(matches!(&renewed.step(at(3002), said(Answer::Ack(lease(ADDRESS, OTHER))))[..], [Effect::Use(_)]));
-        assert_eq!((renewed.state(), renewed.trouble(), renewed.due()), ("bound", None, Some(Duration::from_secs(3001 + 1800))));
+        assert_eq!(
+            (renewed.state(), renewed.trouble(), renewed.due()),
+            ("bound", None, Some(Duration::from_secs(3001 + 1800)))
+        );
         let effects = client.step(at(3601), Event::Due);
         assert_eq!(effects[0], Effect::Withdraw);
         let discover = sent(&effects)[0];

@@ -62,7 +62,8 @@ fn answers_are_told_apart() {
     assert!(matches!(read(2), Some(Answer::Offer(_))));
     assert!(matches!(read(5), Some(Answer::Ack(_))));
     let words = b"\x38\x0dgo \"away\"!\n.\xff";
-    let Some(Incoming { xid: 9, answer: Answer::Nak { server, reason } }) = Incoming::decode(&answer(6, words), MAC) else {
+    let Some(Incoming { xid: 9, answer: Answer::Nak { server, reason } }) = Incoming::decode(&answer(6, words), MAC)
+    else {
         panic!("a refusal")
     };
     assert_eq!((server, reason.as_str()), (Ipv4Addr::new(192, 0, 2, 1), "go away!.\u{fffd}"));
@@ -89,7 +90,10 @@ fn options_in_parts_and_in_the_name_fields_are_put_together() {
     bytes[BOOT_FILE][..7].copy_from_slice(&[3, 4, 192, 0, 2, 9, END]);
     bytes[SERVER_NAME][..7].copy_from_slice(&[42, 4, 192, 0, 2, 4, END]);
     let read = lease(&bytes);
-    assert_eq!((read.gateway(), read.ntp.as_slice()), (Some(Ipv4Addr::new(192, 0, 2, 9)), &[Ipv4Addr::new(192, 0, 2, 4)][..]));
+    assert_eq!(
+        (read.gateway(), read.ntp.as_slice()),
+        (Some(Ipv4Addr::new(192, 0, 2, 9)), &[Ipv4Addr::new(192, 0, 2, 4)][..])
+    );
 }
 
 proptest! {

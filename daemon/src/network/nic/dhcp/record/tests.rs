@@ -21,7 +21,8 @@ fn change(path: &std::path::Path, change: impl FnOnce(&mut serde_json::Value)) {
 fn a_lease_is_known_again_for_as_long_as_it_holds() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("nics/plc0.lease");
-    let held = Held { lease: lease(3600), since: Duration::from_millis(u64::try_from(since_boot().as_millis()).unwrap()) };
+    let held =
+        Held { lease: lease(3600), since: Duration::from_millis(u64::try_from(since_boot().as_millis()).unwrap()) };
     Record::new(path.clone(), MAC).keep(&held).unwrap();
     let load = |mac| Record::new(path.clone(), mac).load();
     assert_eq!(load(MAC), Some(Remembered::Holds(held.clone())));
