@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use orchestratord::core::error::Kind;
 use orchestratord_dbus::{ManagedObjects, NicProxy, Options};
@@ -23,6 +24,10 @@ struct NicView {
     state: String,
     addresses: Vec<String>,
     gateway: String,
+    dns: Vec<String>,
+    domain: String,
+    ntp: Vec<String>,
+    lease_expires: u64,
     last_error: Option<ErrorView>,
 }
 
@@ -38,8 +43,14 @@ impl NicView {
         take(&mut self.mac, "Mac");
         take(&mut self.state, "State");
         take(&mut self.gateway, "Gateway");
-        if let Some(addresses) = properties.list("Addresses") {
-            self.addresses = addresses;
+        take(&mut self.domain, "Domain");
+        for (field, name) in [(&mut self.addresses, "Addresses"), (&mut self.dns, "Dns"), (&mut self.ntp, "Ntp")] {
+            if let Some(list) = properties.list(name) {
+                *field = list;
+            }
+        }
+        if let Some(expires) = properties.number("LeaseExpires") {
+            self.lease_expires = expires;
         }
         if let Some(error) = properties.error("LastError") {
             self.last_error = ErrorView::from_pair(error);
@@ -89,7 +100,8 @@ pub async fn show_nic(name: &str, json: bool) -> Result<u8, Failure> {
 
 fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "nic": nic }), || {
-        let addresses = nic.addresses.join(" ");
+        let [addresses, dns, ntp] = [&nic.addresses, &nic.dns, &nic.ntp].map(|list| list.join(" "));
+        let lease_ends = lease_ends(nic.lease_expires);
         let lines = [
             ("NIC", nic.name.as_str()),
             ("Mode", &nic.mode),
@@ -97,6 +109,10 @@ fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
             ("MAC", &nic.mac),
             ("Addresses", &addresses),
             ("Gateway", &nic.gateway),
+            ("DNS", &dns),
+            ("Domain", &nic.domain),
+            ("NTP", &ntp),
+            ("Lease ends", &lease_ends),
             ("Last error", nic.error()),
         ];
         let line = |(name, value): &(&str, &str)| {
@@ -106,6 +122,15 @@ fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
         lines.iter().map(line).collect()
     })?;
     Ok(SUCCESS)
+}
+
+/// How long a lease is good, for people.
+fn lease_ends(at: u64) -> String {
+    if at == 0 {
+        return String::new();
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    format!("in {} s", at.saturating_sub(now))
 }
 
 /// `nic attach`
@@ -124,7 +149,7 @@ pub async fn attach(file: &Path, wait: bool, json: bool) -> Result<u8, Failure> 
     let (path, properties) = listener.during(attached, |_| Ok(())).await?;
     let mut nic = NicView::default();
     nic.merge(&properties);
-    while !wait && !matches!(nic.state.as_str(), "up" | "no-carrier") {
+    while !wait && !matches!(nic.state.as_str(), "up" | "bound" | "renewing" | "rebinding" | "no-carrier") {
         if let Some(error) = nic.last_error.as_ref().filter(|_| nic.state == "failed") {
             return Err(Failure::from_error(&error.name, &error.message));
         }

@@ -262,7 +262,7 @@ pub trait Nic {
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> zbus::Result<String>;
 
-    /// `static`.
+    /// `static` or `dhcp`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> zbus::Result<String>;
 
@@ -274,7 +274,8 @@ pub trait Nic {
     #[zbus(property)]
     fn mac(&self) -> zbus::Result<String>;
 
-    /// `waiting-for-namespace`, `waiting-for-parent`, `attaching`, `probing`, `up`, `no-carrier` or `failed`.
+    /// `waiting-for-namespace`, `waiting-for-parent`, `attaching`, `probing`, `up`, `no-carrier` or `failed`; with a lease
+    /// `acquiring`, `bound`, `renewing` or `rebinding` in place of `up`.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<String>;
 
@@ -285,6 +286,22 @@ pub trait Nic {
     /// Router of its default route, while that is set.
     #[zbus(property)]
     fn gateway(&self) -> zbus::Result<String>;
+
+    /// Name servers, the best first.
+    #[zbus(property)]
+    fn dns(&self) -> zbus::Result<Vec<String>>;
+
+    /// Domain that names are looked up in.
+    #[zbus(property)]
+    fn domain(&self) -> zbus::Result<String>;
+
+    /// Time servers, the best first.
+    #[zbus(property)]
+    fn ntp(&self) -> zbus::Result<Vec<String>>;
+
+    /// When the lease ends, in seconds since 1970; 0 if never, or without a lease.
+    #[zbus(property)]
+    fn lease_expires(&self) -> zbus::Result<u64>;
 
     /// What went wrong last.
     #[zbus(property)]

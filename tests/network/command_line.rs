@@ -125,6 +125,18 @@ async fn a_nic_is_attached_shown_and_detached() {
     assert!(!plc.ip("link").contains("plc0"));
     assert_eq!(run(&host, "nic show plc0").await.2, "orchestratorctl: There is no NIC \"plc0\".\n");
 
+    // One that leases its address.
+    let dhcp = spec("lan0").replace("[192.0.2.8/24]", "dhcp\nhostname: press-7");
+    std::fs::write(&file, dhcp).unwrap();
+    assert_eq!(run(&host, &format!("nic attach --wait {}", file.display())).await.0, 0);
+    let (_, text, _) = run(&host, "--json nic show plc0").await;
+    let one: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&one["nic"]["mode"], &one["nic"]["lease_expires"]), (&json!("dhcp"), &json!(0)));
+    assert_eq!((&one["nic"]["dns"], &one["nic"]["domain"]), (&json!([]), &json!("")));
+    let (_, text, _) = run(&host, "nic show plc0").await;
+    assert!(text.contains("Mode:       dhcp\n") && text.contains("Lease ends: -\n"), "{text}");
+    assert_eq!(run(&host, "nic detach plc0").await.0, 0);
+
     // A conflict ends the command with its own exit code; the daemon goes on trying.
     host.net.ip("address add 192.0.2.8/24 dev lan0-far");
     std::fs::write(&file, spec("lan0").replace("conflict: warn", "conflict: refuse")).unwrap();

@@ -2,7 +2,9 @@
 //! touched.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code; a panic is how a test fails")]
 
+mod capture;
 mod command_line;
+mod dhcp;
 mod host;
 mod links;
 mod nics;

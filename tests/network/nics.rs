@@ -6,7 +6,7 @@ use orchestratord_dbus::{NicProxy, Options, error_reply};
 use crate::rig::{Host, Namespace, until};
 
 /// A parent that is plugged into a plant: another namespace, where `192.0.2.1` is.
-fn plug(net: &Namespace, plant: &Namespace) {
+pub fn plug(net: &Namespace, plant: &Namespace) {
     net.ip(&format!("link add lan0 type veth peer name plant0 netns {}", plant.pid()));
     net.ip("link set lan0 up");
     plant.ip("link set plant0 up");
@@ -17,7 +17,8 @@ fn spec(place: &str, more: &str) -> String {
     format!("kind: nic\nname: plc0\nparent: lan0\n{place}\naddresses: [192.0.2.7/24]\ngateway: 192.0.2.1\n{more}")
 }
 
-async fn host() -> (Host, Namespace, Namespace) {
+/// A host with `lan0`, the plant behind it, and a namespace for a NIC.
+pub async fn host() -> (Host, Namespace, Namespace) {
     let (plant, plc) = (Namespace::new(), Namespace::new());
     let host = Host::start(|net| plug(net, &plant)).await;
     let link = host.link("lan0").await;
@@ -25,7 +26,8 @@ async fn host() -> (Host, Namespace, Namespace) {
     (host, plant, plc)
 }
 
-async fn attach(host: &Host, spec: &str) -> NicProxy<'static> {
+/// Attaches a NIC.
+pub async fn attach(host: &Host, spec: &str) -> NicProxy<'static> {
     let path = host.network().await.attach_nic(spec, Options::new()).await.unwrap();
     nic(host, path.as_str()).await
 }
@@ -35,7 +37,8 @@ async fn nic(host: &Host, path: &str) -> NicProxy<'static> {
     nic.build().await.unwrap()
 }
 
-async fn becomes(nic: &NicProxy<'_>, state: &str) {
+/// Waits for a state of a NIC.
+pub async fn becomes(nic: &NicProxy<'_>, state: &str) {
     until(&format!("the NIC becomes {state}"), async || (nic.state().await.unwrap() == state).then_some(())).await;
 }
 

@@ -17,7 +17,7 @@ fn service(words: &str) -> String {
     format!(
         "[Service]\nType=exec\nExecStart={CALLER} {BUS} {words}\n\
          RuntimeDirectory=orchestrator\nRuntimeDirectoryPreserve=yes\nStateDirectory=orchestrator\nUMask=0027\n\
-         CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE\nNoNewPrivileges=yes\n\
+         CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE\nNoNewPrivileges=yes\n\
          ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nProtectClock=yes\nProtectHostname=yes\n\
          ProtectKernelModules=yes\nProtectKernelLogs=yes\nProtectControlGroups=yes\nLockPersonality=yes\n\
          MemoryDenyWriteExecute=yes\nRestrictRealtime=yes\nRestrictSUIDSGID=yes\nRestrictNamespaces=net mnt\n\

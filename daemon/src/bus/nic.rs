@@ -20,6 +20,10 @@ view! {
         "State" state: String,
         "Addresses" addresses: Vec<String>,
         "Gateway" gateway: String,
+        "Dns" dns: Vec<String>,
+        "Domain" domain: String,
+        "Ntp" ntp: Vec<String>,
+        "LeaseExpires" lease_expires: u64,
         "LastError" last_error: (String, String),
     }
 }
@@ -32,6 +36,10 @@ impl From<&NicStatus> for NicView {
             state: status.state.to_owned(),
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             gateway: status.gateway.clone(),
+            dns: status.dns.iter().map(ToString::to_string).collect(),
+            domain: text(status.domain.as_str()),
+            ntp: status.ntp.iter().map(ToString::to_string).collect(),
+            lease_expires: status.lease_expires,
             last_error: error_pair(status.error.as_ref()),
         }
     }
@@ -40,12 +48,13 @@ impl From<&NicStatus> for NicView {
 /// A NIC.
 pub(super) struct Nic {
     name: String,
+    mode: &'static str,
     view: watch::Receiver<NicView>,
 }
 
 impl Nic {
     pub(super) fn new(status: &NicStatus, view: watch::Receiver<NicView>) -> Self {
-        Self { name: text(status.name.as_str()), view }
+        Self { name: text(status.name.as_str()), mode: status.mode, view }
     }
 }
 
@@ -59,10 +68,10 @@ impl Nic {
         &self.name
     }
 
-    /// Where its addresses come from: "static". More words may come.
+    /// Where its addresses come from: "static" or "dhcp". More words may come.
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> &'static str {
-        "static"
+        self.mode
     }
 
     /// The link that it hangs on; "/" while that is not there.
@@ -79,13 +88,15 @@ impl Nic {
 
     /// "waiting-for-namespace", "waiting-for-parent", "attaching", "probing" (asks whether somebody has its addresses), "up",
     /// "no-carrier" (up, but nothing is at the other end of the parent) or "failed" (see LastError; it is tried again).
-    /// More words may come.
+    /// In the mode "dhcp" there is, in place of "up": "acquiring" (no lease yet), "bound", "renewing" (asks the server of the
+    /// lease) or "rebinding" (asks every server; the lease still holds). More words may come.
     #[zbus(property)]
     fn state(&self) -> String {
         self.view.borrow().state.clone()
     }
 
-    /// Addresses that are set, with the length of their prefix.
+    /// Addresses that are set, with the length of their prefix; also those of IPv6 that the kernel took from the
+    /// announcements of routers.
     #[zbus(property)]
     fn addresses(&self) -> Vec<String> {
         self.view.borrow().addresses.clone()
@@ -95,6 +106,30 @@ impl Nic {
     #[zbus(property)]
     fn gateway(&self) -> String {
         self.view.borrow().gateway.clone()
+    }
+
+    /// Name servers, the best first: those of the specification, else those of the lease.
+    #[zbus(property)]
+    fn dns(&self) -> Vec<String> {
+        self.view.borrow().dns.clone()
+    }
+
+    /// Domain that names are looked up in, by the lease; may be empty.
+    #[zbus(property)]
+    fn domain(&self) -> String {
+        self.view.borrow().domain.clone()
+    }
+
+    /// Time servers of the lease, the best first.
+    #[zbus(property)]
+    fn ntp(&self) -> Vec<String> {
+        self.view.borrow().ntp.clone()
+    }
+
+    /// When the lease ends, in seconds since 1970; 0 without a lease, and for one that has no end.
+    #[zbus(property)]
+    fn lease_expires(&self) -> u64 {
+        self.view.borrow().lease_expires
     }
 
     /// Error name and message of what went wrong last; both are empty after a success.

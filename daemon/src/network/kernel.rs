@@ -108,6 +108,19 @@ pub struct DefaultRoute {
     pub gateway: Option<IpAddr>,
 }
 
+/// A route over a link that is to be set, or was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The network it leads to.
+    pub destination: Prefixed,
+    /// The router; none if the network is on the link itself.
+    pub gateway: Option<Ipv4Addr>,
+    /// Preference; the lowest wins.
+    pub metric: u32,
+    /// Whether the router is on the link although no address there says so.
+    pub on_link: bool,
+}
+
 /// All that is mirrored, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -171,6 +184,16 @@ pub trait Port: fmt::Debug + Send + Sync {
     fn add_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()>;
     /// Adds a default route over a link, in place of one with the same metric.
     fn add_default_route(&self, link: u32, gateway: Ipv4Addr, metric: u32) -> Answer<'_, ()>;
+    /// Removes an address from a link.
+    fn remove_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()>;
+    /// The routes over a link that [`Port::set_route`] has set, by whatever daemon.
+    fn leased_routes(&self, link: u32) -> Answer<'_, Vec<Route>>;
+    /// Sets a route that came with a lease, in place of one with the same destination and metric.
+    fn set_route(&self, link: u32, route: Route) -> Answer<'_, ()>;
+    /// Removes such a route; it is fine if there is none.
+    fn remove_route(&self, link: u32, route: Route) -> Answer<'_, ()>;
+    /// Sets the largest packet of a link.
+    fn set_mtu(&self, link: u32, mtu: u32) -> Answer<'_, ()>;
     /// The counters of a link.
     fn statistics(&self, link: u32) -> Answer<'_, Statistics>;
 }

@@ -14,16 +14,18 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressSco
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMode, State, Stats64,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
-use rtnetlink::{Handle, LinkMacVlan, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder};
 
 use super::address::Prefixed;
 use super::kernel::{
     AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Macvlan, Opened, OperState,
-    Port, Snapshot, Statistics,
+    Port, Route, Snapshot, Statistics,
 };
 use super::nic::namespace::Namespace;
 use super::nic::spec::Mode;
@@ -39,6 +41,8 @@ const GROUPS: [MulticastGroup; 5] = [
 /// Bytes of reports that may wait in the kernel; without privileges it gives less. What does not fit is made up for by
 /// asking for everything.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// `ESRCH`
+const NO_SUCH_ROUTE: i32 = 3;
 /// Where the kernel shows the links of the namespace that was current when it was mounted.
 const SYSFS_NET: &str = "/sys/class/net";
 
@@ -155,6 +159,62 @@ impl Port for NetlinkPort {
                 .build();
             let added = self.handle.route().add(route).replace().execute().await;
             added.map_err(|error| refusal(&format!("set the default route by \"{gateway}\""), &error))
+        }
+        .boxed()
+    }
+
+    fn remove_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()> {
+        async move {
+            let message = match address.address {
+                IpAddr::V4(v4) => {
+                    AddressMessageBuilder::<Ipv4Addr>::new().index(link).address(v4, address.length).build()
+                }
+                IpAddr::V6(v6) => {
+                    AddressMessageBuilder::<Ipv6Addr>::new().index(link).address(v6, address.length).build()
+                }
+            };
+            let removed = self.handle.address().del(message).execute().await;
+            removed.map_err(|error| refusal(&format!("remove the address \"{address}\""), &error))
+        }
+        .boxed()
+    }
+
+    fn leased_routes(&self, link: u32) -> Answer<'_, Vec<Route>> {
+        async move {
+            let mut routes = Vec::new();
+            let mut answers = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+            while let Some(route) = answers.try_next().await.map_err(|error| refusal("list the routes", &error))? {
+                routes.extend(leased_route(&route, link));
+            }
+            Ok(routes)
+        }
+        .boxed()
+    }
+
+    fn set_route(&self, link: u32, route: Route) -> Answer<'_, ()> {
+        async move {
+            let added = self.handle.route().add(route_message(link, route)).replace().execute().await;
+            added.map_err(|error| refusal(&format!("set the route to \"{}\"", route.destination), &error))
+        }
+        .boxed()
+    }
+
+    fn remove_route(&self, link: u32, route: Route) -> Answer<'_, ()> {
+        async move {
+            let removed = self.handle.route().del(route_message(link, route)).execute().await;
+            match removed.map_err(|error| refusal(&format!("remove the route to \"{}\"", route.destination), &error)) {
+                // The kernel removes routes by itself, too, as that of an address that goes.
+                Err(error) if error.errno == Some(NO_SUCH_ROUTE) => Ok(()),
+                other => other,
+            }
+        }
+        .boxed()
+    }
+
+    fn set_mtu(&self, link: u32, mtu: u32) -> Answer<'_, ()> {
+        async move {
+            let set = self.handle.link().set(LinkUnspec::new_with_index(link).mtu(mtu).build()).execute().await;
+            set.map_err(|error| refusal(&format!("set the MTU {mtu}"), &error))
         }
         .boxed()
     }
@@ -334,6 +394,46 @@ fn default_route(message: &RouteMessage) -> Option<DefaultRoute> {
     let default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast && table == main;
     let v6 = header.address_family == AddressFamily::Inet6;
     if default { Some(DefaultRoute { metric, v6, link: link?, gateway }) } else { None }
+}
+
+/// A route of a lease as the kernel takes it. The protocol marks it as ours.
+fn route_message(link: u32, route: Route) -> RouteMessage {
+    let destination = match route.destination.address {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
+    };
+    let message = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination, route.destination.length)
+        .output_interface(link)
+        .priority(route.metric)
+        .protocol(RouteProtocol::Dhcp);
+    let message = match route.gateway {
+        Some(gateway) => message.gateway(gateway),
+        None => message.scope(RouteScope::Link),
+    };
+    if route.on_link { message.onlink().build() } else { message.build() }
+}
+
+/// A route that [`route_message`] has made; none if it is another one.
+fn leased_route(message: &RouteMessage, on: u32) -> Option<Route> {
+    let header = &message.header;
+    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
+    let (mut table, mut link, mut gateway, mut metric) = (u32::from(header.table), None, None, 0);
+    let mut destination = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => link = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Destination(address) => destination = ip(address)?,
+            _ => {}
+        }
+    }
+    let ours = header.protocol == RouteProtocol::Dhcp && table == main && link == Some(on);
+    let destination = Prefixed { address: destination, length: header.destination_prefix_length };
+    let on_link = header.flags.contains(RouteFlags::Onlink);
+    ours.then_some(Route { destination, gateway, metric, on_link })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

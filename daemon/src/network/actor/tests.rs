@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream;
 
 use super::super::address::Prefixed;
-use super::super::kernel::{Answer, LinkRecord, Macvlan, OperState, Snapshot, Statistics};
+use super::super::kernel::{Answer, LinkRecord, Macvlan, OperState, Route, Snapshot, Statistics};
 use super::*;
 
 /// A kernel that answers and reports what a test says.
@@ -49,6 +49,26 @@ impl Port for ScriptedPort {
     }
 
     fn add_default_route(&self, _: u32, _: Ipv4Addr, _: u32) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove_address(&self, _: u32, _: Prefixed) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn leased_routes(&self, _: u32) -> Answer<'_, Vec<Route>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn set_route(&self, _: u32, _: Route) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove_route(&self, _: u32, _: Route) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn set_mtu(&self, _: u32, _: u32) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 

@@ -88,12 +88,13 @@ impl Attachments {
         target: Target,
     ) {
         let (remove, removal) = oneshot::channel();
-        let told = Worker::first_status(&spec, mac);
+        let told = NicStatus::first(&spec, mac);
         // So that it is shown from the first moment on.
         drop(self.statuses.send(told.clone()));
         let worker = Worker {
             kernel: self.kernel.clone(),
             host: host.clone(),
+            lease: self.store.lease(&spec.name),
             spec: spec.clone(),
             mac,
             target,

@@ -54,6 +54,8 @@ pub enum Effect {
     Probe,
     /// Set addresses and routes.
     Configure,
+    /// Lease an address, and keep it leased until the link is abandoned.
+    Lease,
     /// Tell everybody about the addresses.
     Announce,
     /// Give up what is being done, and remove the link.
@@ -90,6 +92,7 @@ pub enum Conflict {
 #[derive(Debug, Clone)]
 pub struct Machine {
     conflict: Conflict,
+    leased: bool,
     parent: Option<Parent>,
     namespace: bool,
     stage: Stage,
@@ -99,10 +102,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A NIC of which nothing is there yet.
-    pub fn new(conflict: Conflict) -> Self {
+    /// A NIC of which nothing is there yet; `leased` if its address is, so that only the link is to be made.
+    pub fn new(conflict: Conflict, leased: bool) -> Self {
         Self {
             conflict,
+            leased,
             parent: None,
             namespace: false,
             stage: Stage::Nothing,
@@ -152,6 +156,12 @@ impl Machine {
                 }
                 self.namespace = there;
                 self.start_over()
+            }
+            Event::Made { .. } if self.stage == Stage::Making && self.leased => {
+                self.stage = Stage::Right;
+                self.failures = 0;
+                self.error = None;
+                vec![Effect::Lease]
             }
             Event::Made { fresh } if self.stage == Stage::Making => {
                 if fresh && self.conflict == Conflict::Refuse {

@@ -1,6 +1,8 @@
 //! NICs: links that the daemon makes for others, in their network namespaces, and keeps right.
 
 pub mod attachments;
+pub mod dhcp;
+pub mod ipv6;
 pub mod machine;
 pub mod namespace;
 pub mod probe;
@@ -8,6 +10,7 @@ pub mod spec;
 pub mod store;
 pub mod worker;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::core::error::Error;
@@ -29,14 +32,62 @@ pub struct NicStatus {
     pub parent: Option<u32>,
     /// Hardware address.
     pub mac: Mac,
+    /// Where its addresses come from, in one word.
+    pub mode: &'static str,
     /// The state in one word.
     pub state: &'static str,
-    /// The addresses that are set.
+    /// The addresses that are set; also those that the kernel took from the announcements of routers (IPv6).
     pub addresses: Vec<Prefixed>,
     /// Router of the default route, while it is set.
     pub gateway: String,
+    /// Name servers, the best first.
+    pub dns: Vec<IpAddr>,
+    /// Domain that names are looked up in; may be empty.
+    pub domain: String,
+    /// Time servers, the best first.
+    pub ntp: Vec<IpAddr>,
+    /// When the lease ends, in seconds since 1970; 0 if never, or without a lease.
+    pub lease_expires: u64,
     /// What went wrong last; none after a success.
     pub error: Option<Error>,
+}
+
+impl NicStatus {
+    /// The status of a NIC of which nothing is there yet.
+    fn first(spec: &spec::Spec, mac: Mac) -> Self {
+        Self {
+            name: spec.name.clone(),
+            parent_name: spec.parent.clone(),
+            parent: None,
+            mac,
+            mode: if spec.dhcp.is_some() { "dhcp" } else { "static" },
+            state: "waiting-for-namespace",
+            addresses: Vec::new(),
+            gateway: String::new(),
+            dns: spec.dns.clone(),
+            domain: String::new(),
+            ntp: Vec::new(),
+            lease_expires: 0,
+            error: None,
+        }
+    }
+
+    /// Adds how far the lease is. What is wrong with the link itself counts more.
+    fn add(&mut self, progress: dhcp::task::Progress) {
+        if self.state == "up" {
+            self.state = progress.state;
+        }
+        self.error = self.error.take().or(progress.error);
+        let Some(lease) = progress.lease else { return };
+        self.lease_expires = progress.expires;
+        self.addresses.push(lease.prefixed());
+        self.gateway = lease.gateway().map(|gateway| gateway.to_string()).unwrap_or_default();
+        if self.dns.is_empty() {
+            self.dns = lease.dns.iter().copied().map(IpAddr::V4).collect();
+        }
+        self.ntp = lease.ntp.iter().copied().map(IpAddr::V4).collect();
+        self.domain = lease.domain;
+    }
 }
 
 /// How long to wait after so many failures in a row: half of it for certain, the rest at random, so that many NICs that

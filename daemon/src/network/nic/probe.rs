@@ -29,10 +29,38 @@ const PROBE_MIN: Duration = Duration::from_secs(1);
 const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 /// `ANNOUNCE_INTERVAL`, between the two announcements.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between the questions about an address that was leased.
+const SHORT_INTERVAL: Duration = Duration::from_millis(15);
 /// `ETH_P_ARP`.
 const ARP: u16 = 0x0806;
 /// Bytes of an ARP packet in an Ethernet frame.
 const FRAME: usize = 42;
+
+/// How long the questions take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Four to seven seconds, as RFC 5227, 2.1.1 has it.
+    Full,
+    /// 45 milliseconds: the server that leased the address asks, too, and the questions go on at full length once it is set.
+    Short,
+}
+
+impl Pace {
+    fn first(self) -> Duration {
+        match self {
+            Self::Full => up_to(PROBE_WAIT),
+            Self::Short => Duration::ZERO,
+        }
+    }
+
+    fn next(self, last: bool) -> Duration {
+        match self {
+            Self::Short => SHORT_INTERVAL,
+            Self::Full if last => ANNOUNCE_WAIT,
+            Self::Full => PROBE_MIN + up_to(Duration::from_secs(1)),
+        }
+    }
+}
 
 /// Sends and receives ARP on one link.
 #[derive(Debug)]
@@ -48,15 +76,15 @@ impl Prober {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             // Without a protocol nothing is received until the socket is bound to its link.
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
-            bind(socket.as_raw_fd(), &on_link(link)?)?;
+            bind(socket.as_raw_fd(), &on_link(link, ARP)?)?;
             Ok(socket)
         })?;
         Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, mac })
     }
 
     /// Asks whether somebody has one of the addresses; tells who, if somebody answers or asks for it, too.
-    pub async fn probe(&self, addresses: &[Ipv4Addr]) -> io::Result<Option<(Ipv4Addr, Mac)>> {
-        let mut due = Instant::now() + up_to(PROBE_WAIT);
+    pub async fn probe(&self, addresses: &[Ipv4Addr], pace: Pace) -> io::Result<Option<(Ipv4Addr, Mac)>> {
+        let mut due = Instant::now() + pace.first();
         for question in 0..=PROBES {
             if let Some(taken) = self.listen(addresses, due).await? {
                 return Ok(Some(taken));
@@ -67,8 +95,7 @@ impl Prober {
             for address in addresses {
                 self.send(Ipv4Addr::UNSPECIFIED, *address).await?;
             }
-            let wait = if question + 1 == PROBES { ANNOUNCE_WAIT } else { PROBE_MIN + up_to(Duration::from_secs(1)) };
-            due = Instant::now() + wait;
+            due = Instant::now() + pace.next(question + 1 == PROBES);
         }
         Ok(None)
     }
@@ -143,12 +170,12 @@ fn conflict(frame: &[u8; FRAME], own: Mac, addresses: &[Ipv4Addr]) -> Option<(Ip
     addresses.contains(&wanted).then_some((wanted, mac))
 }
 
-/// The address that stands for ARP on a link.
-fn on_link(link: u32) -> io::Result<LinkAddr> {
+/// The address that stands for a protocol on a link.
+pub(super) fn on_link(link: u32, protocol: u16) -> io::Result<LinkAddr> {
     let index = i32::try_from(link).map_err(io::Error::other)?;
     let raw = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
-        sll_protocol: ARP.to_be(),
+        sll_protocol: protocol.to_be(),
         sll_ifindex: index,
         sll_hatype: 0,
         sll_pkttype: 0,

@@ -6,12 +6,17 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use super::dhcp::Dhcp;
 use super::machine::Conflict;
 use crate::core::document::{Document, DocumentError, DocumentKind, Field, Section, Warnings};
 use crate::network::address::{Mac, Prefixed};
 
 /// Bytes of a link's name; the kernel's limit.
 const NAME_LIMIT: usize = 15;
+/// Name servers that a NIC may have.
+const SERVERS_LIMIT: usize = 8;
+/// Bytes of the name of a host (RFC 1123); one label, so that it is no domain.
+const HOST_NAME_LIMIT: usize = 63;
 /// Addresses that a NIC may have.
 const ADDRESSES_LIMIT: usize = 16;
 
@@ -51,12 +56,16 @@ pub struct Spec {
     pub mac: Option<Mac>,
     /// Largest packet in bytes; that of the parent if none is given.
     pub mtu: Option<u32>,
-    /// IPv4 addresses with their prefix, at least one.
+    /// IPv4 addresses with their prefix; none if it is leased.
     pub addresses: Vec<Prefixed>,
+    /// Set if the address is leased.
+    pub dhcp: Option<Dhcp>,
     /// Router of the default route.
     pub gateway: Option<Ipv4Addr>,
     /// Metric of the default route.
     pub metric: u32,
+    /// Name servers, the best first; they stand for those of a lease.
+    pub dns: Vec<IpAddr>,
     /// What happens if somebody has an address already.
     pub conflict: Conflict,
 }
@@ -107,13 +116,22 @@ impl Spec {
         let mtu = section.optional("mtu").map(|field| field.integer(68..=65_535)).transpose()?;
         let metric = section.optional("metric").map_or(Ok(0), |field| field.integer(0..=u32::MAX))?;
         let field = section.required("addresses")?;
-        let addresses: Vec<Prefixed> =
-            field.list(ADDRESSES_LIMIT)?.iter().map(address).collect::<Result<_, DocumentError>>()?;
-        if addresses.is_empty() {
+        let dhcp = read_dhcp(section, &field)?;
+        let addresses: Vec<Prefixed> = match dhcp {
+            Some(_) => Vec::new(),
+            None => field.list(ADDRESSES_LIMIT)?.iter().map(address).collect::<Result<_, DocumentError>>()?,
+        };
+        if addresses.is_empty() && dhcp.is_none() {
             return Err(field.invalid("is empty; a NIC has at least one address."));
         }
-        let gateway = section.optional("gateway").map(|field| gateway(&field, &addresses)).transpose()?;
-        Ok(Self { name, place, parent, mode, mac, mtu, addresses, gateway, metric, conflict })
+        let dns = section.optional("dns").map_or(Ok(Vec::new()), |field| name_servers(&field))?;
+        let gateway = match section.optional("gateway") {
+            Some(field) if dhcp.is_some() => {
+                return Err(field.invalid_key("must not stand beside \"addresses: dhcp\"."));
+            }
+            field => field.map(|field| gateway(&field, &addresses)).transpose()?,
+        };
+        Ok(Self { name, place, parent, mode, mac, mtu, addresses, dhcp, gateway, metric, dns, conflict })
     }
 }
 
@@ -132,6 +150,42 @@ fn link_name(field: &Field<'_>) -> Result<String, DocumentError> {
 fn absolute_path(field: &Field<'_>) -> Result<PathBuf, DocumentError> {
     let path = Path::new(field.name(4096)?);
     if path.is_absolute() { Ok(path.to_owned()) } else { Err(field.invalid("must be an absolute path.")) }
+}
+
+/// How the address is leased, if it is.
+fn read_dhcp(section: &mut Section<'_>, addresses: &Field<'_>) -> Result<Option<Dhcp>, DocumentError> {
+    let name = section.optional("hostname");
+    if addresses.is_list() {
+        return match name {
+            Some(field) => Err(field.invalid_key("is for \"addresses: dhcp\" only.")),
+            None => Ok(None),
+        };
+    }
+    match addresses.text() {
+        Ok("dhcp") => {}
+        _ => return Err(addresses.invalid("must be \"dhcp\" or a list of addresses.")),
+    }
+    Ok(Some(Dhcp { host_name: name.map(|field| host_name(&field)).transpose()? }))
+}
+
+fn host_name(field: &Field<'_>) -> Result<String, DocumentError> {
+    let name = field.name(HOST_NAME_LIMIT)?;
+    let fits = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if !fits || name.starts_with('-') || name.ends_with('-') {
+        return Err(field.invalid("must consist of letters, digits and \"-\", with no \"-\" at either end."));
+    }
+    Ok(name.to_owned())
+}
+
+fn name_servers(field: &Field<'_>) -> Result<Vec<IpAddr>, DocumentError> {
+    let server = |field: &Field<'_>| {
+        let server: IpAddr = field.text()?.parse().map_err(|_| field.invalid("must be an IP address."))?;
+        if server.is_unspecified() || server.is_multicast() {
+            return Err(field.invalid("is not the address of one host."));
+        }
+        Ok(server)
+    };
+    field.list(SERVERS_LIMIT)?.iter().map(server).collect()
 }
 
 fn mac(field: &Field<'_>) -> Result<Mac, DocumentError> {

@@ -37,6 +37,11 @@ impl Store {
         self.0.join(format!("{}.json", file_escape(name)))
     }
 
+    /// The file of the lease of the NIC with this name.
+    pub fn lease(&self, name: &str) -> PathBuf {
+        self.0.join(format!("{}.lease", file_escape(name)))
+    }
+
     /// The hardware address of the NIC with this name: the one it had before, if any, or a new one that is administered
     /// locally. It is kept even when the NIC is detached, so that it comes back as the same device.
     pub fn mac(&self, name: &str) -> Result<Mac, Error> {
@@ -64,8 +69,9 @@ impl Store {
         Ok(store::replace(&self.file(name), &text)?)
     }
 
-    /// Forgets a NIC, but not its hardware address.
+    /// Forgets a NIC and its lease, but not its hardware address.
     pub fn forget(&self, name: &str) -> Result<(), Error> {
+        store::remove_file(&self.lease(name))?;
         Ok(store::remove_file(&self.file(name))?)
     }
 

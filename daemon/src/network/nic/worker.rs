@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -11,9 +12,13 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use super::dhcp::machine::Held;
+use super::dhcp::record::{Record, Remembered};
+use super::dhcp::task::{self, Leasing, Workplace};
+use super::ipv6::Ipv6Addresses;
 use super::machine::{Effect, Event, Machine, Parent};
 use super::namespace::{Namespace, Target, appeared};
-use super::probe::Prober;
+use super::probe::{Pace, Prober};
 use super::spec::Spec;
 use super::{NicStatus, retry_after};
 use crate::core::error::{Error, Kind};
@@ -29,6 +34,21 @@ struct Entered {
     namespace: Arc<Namespace>,
     port: Arc<dyn Port>,
     events: BoxStream<'static, KernelEvent>,
+    ipv6: Ipv6Addresses,
+}
+
+impl Entered {
+    /// Makes up for reports that were lost; tells whether the link is gone.
+    async fn learn(&mut self, link: Option<u32>) -> bool {
+        match self.port.snapshot().await {
+            Ok(now) => {
+                self.ipv6.replace(&now);
+                link.is_some_and(|link| now.links.iter().all(|found| found.index != link))
+            }
+            // Whether it is still there is found out by making it.
+            Err(_) => link.is_some(),
+        }
+    }
 }
 
 /// One NIC at work.
@@ -41,6 +61,8 @@ pub struct Worker {
     pub spec: Spec,
     /// Its hardware address.
     pub mac: Mac,
+    /// Where its lease is kept, if it has one.
+    pub lease: PathBuf,
     /// Where.
     pub target: Target,
     /// The links of the host.
@@ -54,25 +76,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The status of a NIC of which nothing is there yet.
-    pub fn first_status(spec: &Spec, mac: Mac) -> NicStatus {
-        NicStatus {
-            name: spec.name.clone(),
-            parent_name: spec.parent.clone(),
-            parent: None,
-            mac,
-            state: "waiting-for-namespace",
-            addresses: Vec::new(),
-            gateway: String::new(),
-            error: None,
-        }
-    }
-
     /// Works until the NIC is removed, or the daemon ends.
     pub async fn run(mut self) {
-        let mut machine = Machine::new(self.spec.conflict);
+        let mut machine = Machine::new(self.spec.conflict, self.spec.dhcp.is_some());
         let mut entered: Option<Entered> = None;
         let mut link: Option<u32> = None;
+        let mut leasing: Option<Leasing> = None;
         let mut doing: Option<BoxFuture<'static, (Event, Option<u32>)>> = None;
         let mut retry: Option<BoxFuture<'static, ()>> = None;
         let mut finding: BoxFuture<'static, Result<Entered, Error>> = self.find();
@@ -114,10 +123,16 @@ impl Worker {
                     }
                     event = next(&mut entered) => match event {
                         Some(KernelEvent::LinkGone(index)) if Some(index) == link => vec![Event::LinkGone],
-                        // Whether the link is still there is found out by making it.
-                        Some(KernelEvent::Lost) if link.is_some() => vec![Event::LinkGone],
-                        _ => continue,
+                        Some(KernelEvent::Lost) => {
+                            let gone = match &mut entered {
+                                Some(entered) => entered.learn(link).await,
+                                None => false,
+                            };
+                            if gone { vec![Event::LinkGone] } else { Vec::new() }
+                        }
+                        _ => Vec::new(),
                     },
+                    () = progress(&mut leasing) => Vec::new(),
                     (event, made) = ongoing(&mut doing) => {
                         doing = None;
                         link = made.or(link);
@@ -137,8 +152,15 @@ impl Worker {
                         Effect::Retry { failures } => retry = Some(sleep(retry_after(failures)).boxed()),
                         Effect::Abandon => {
                             (doing, retry) = (None, None);
+                            if let Some(leasing) = leasing.take().filter(|_| removed.is_some()) {
+                                leasing.release().await;
+                            }
                             let gone = link.take();
                             self.abandon(entered.as_ref().map(|entered| entered.port.clone()), gone).await;
+                        }
+                        Effect::Lease => {
+                            leasing =
+                                entered.as_ref().zip(link).map(|(entered, link)| self.begin_to_lease(entered, link));
                         }
                         effect => doing = entered.as_ref().and_then(|entered| self.perform(effect, entered, link)),
                     }
@@ -149,7 +171,8 @@ impl Worker {
                 entered = None;
                 finding = self.find();
             }
-            self.publish(&machine);
+            let ipv6 = entered.as_ref().zip(link).map(|(entered, link)| entered.ipv6.of(link)).unwrap_or_default();
+            self.publish(&machine, leasing.as_ref(), ipv6);
             if let Some(answer) = removed.take() {
                 // A caller who has gone away needs no answer.
                 let _ = answer.send(());
@@ -169,7 +192,9 @@ impl Worker {
             };
             let namespace = appeared(&target).await.map_err(failed)?;
             let Opened { port, events } = kernel.open_in(namespace.as_fd())?;
-            Ok(Entered { namespace: Arc::new(namespace), port, events })
+            let mut ipv6 = Ipv6Addresses::default();
+            ipv6.replace(&port.snapshot().await?);
+            Ok(Entered { namespace: Arc::new(namespace), port, events, ipv6 })
         }
         .boxed()
     }
@@ -180,20 +205,39 @@ impl Worker {
         Some(Parent { index: link.index, carrier: link.carrier })
     }
 
-    fn publish(&mut self, machine: &Machine) {
+    fn begin_to_lease(&self, entered: &Entered, link: u32) -> Leasing {
+        let place = Workplace {
+            port: entered.port.clone(),
+            namespace: entered.namespace.clone(),
+            link,
+            mac: self.mac,
+            spec: self.spec.clone(),
+            file: self.lease.clone(),
+        };
+        Leasing::start(place, leased_parent(&self.network.borrow(), &self.spec.parent))
+    }
+
+    fn publish(&mut self, machine: &Machine, leasing: Option<&Leasing>, ipv6: Vec<Prefixed>) {
         let right = machine.is_right();
         let status = self.network.borrow();
         let parent = status.links.values().find(|link| link.name == self.spec.parent).map(|link| link.index);
+        if let Some(leasing) = leasing {
+            leasing.follow(leased_parent(&status, &self.spec.parent));
+        }
         drop(status);
         let gateway = self.spec.gateway.filter(|_| right).map(|gateway| gateway.to_string()).unwrap_or_default();
-        let now = NicStatus {
+        let mut now = NicStatus {
             parent,
             state: machine.state(),
             addresses: if right { self.spec.addresses.clone() } else { Vec::new() },
             gateway,
             error: machine.error().cloned(),
-            ..Self::first_status(&self.spec, self.mac)
+            ..NicStatus::first(&self.spec, self.mac)
         };
+        if let Some(leasing) = leasing {
+            now.add(leasing.progress());
+        }
+        now.addresses.extend(ipv6);
         self.tell(now);
     }
 
@@ -233,9 +277,9 @@ impl Worker {
             (entered.port.clone(), entered.namespace.clone(), self.spec.clone(), self.mac);
         match effect {
             Effect::Make { parent } => {
-                let host = self.host.clone();
+                let (host, lease) = (self.host.clone(), self.lease.clone());
                 let made = async move {
-                    match make(host.as_ref(), port.as_ref(), &namespace, &spec, mac, parent).await {
+                    match make(host.as_ref(), port.as_ref(), &namespace, &spec, mac, parent, &lease).await {
                         Ok((index, fresh)) => (Event::Made { fresh }, Some(index)),
                         Err(error) => (Event::Failed(error), None),
                     }
@@ -268,7 +312,7 @@ impl Worker {
                 };
                 Some(announced.boxed())
             }
-            Effect::Abandon | Effect::Retry { .. } => None,
+            Effect::Abandon | Effect::Lease | Effect::Retry { .. } => None,
         }
     }
 }
@@ -285,6 +329,7 @@ async fn make(
     spec: &Spec,
     mac: Mac,
     parent: u32,
+    lease: &Path,
 ) -> Result<(u32, bool), Error> {
     let found = async || Ok::<_, Error>(port.snapshot().await?.links.into_iter().find(|link| link.name == spec.name));
     if let Some(link) = found().await? {
@@ -297,7 +342,14 @@ async fn make(
         if link.parent == Some(parent) && link.up {
             let now = port.snapshot().await?;
             let is_set = |address| now.addresses.iter().any(|now| now.link == link.index && now.address == address);
-            return Ok((link.index, !spec.addresses.iter().copied().all(is_set)));
+            if spec.dhcp.is_none() {
+                return Ok((link.index, !spec.addresses.iter().copied().all(is_set)));
+            }
+            // An address whose lease is over, or not known, goes with the link.
+            let bare = !now.addresses.iter().any(|now| now.link == link.index && now.address.address.is_ipv4());
+            if bare || leased(lease, mac).is_some_and(|held| is_set(held.lease.prefixed())) {
+                return Ok((link.index, bare));
+            }
         }
         port.remove_link(link.index).await?;
     }
@@ -311,6 +363,21 @@ async fn make(
         Some(link) if is_ours(&link, &spec.name, mac) => Ok((link.index, true)),
         _ => Err(Error::new(Kind::Failed, format!("The link \"{}\" was made and is not there.", spec.name))),
     }
+}
+
+/// The lease that a former daemon had.
+fn leased(file: &Path, mac: Mac) -> Option<Held> {
+    match Record::new(file.to_owned(), mac).load() {
+        Some(Remembered::Holds(held)) => Some(held),
+        _ => None,
+    }
+}
+
+/// What the DHCP client has to know of a parent.
+fn leased_parent(network: &NetworkStatus, name: &str) -> task::Parent {
+    let link = network.links.values().find(|link| link.name == name);
+    link.map(|link| task::Parent { carrier: link.carrier, mtu: link.mtu, addresses: link.addresses.clone() })
+        .unwrap_or_default()
 }
 
 /// Sets what is not set yet; what is there and right is not touched.
@@ -334,7 +401,7 @@ async fn configure(port: &dyn Port, link: u32, spec: &Spec) -> Result<(), Error>
 
 async fn probe(namespace: &Namespace, link: u32, mac: Mac, spec: &Spec) -> Event {
     let asked = match Prober::open(namespace.as_fd(), link, mac) {
-        Ok(prober) => prober.probe(&v4(&spec.addresses)).await,
+        Ok(prober) => prober.probe(&v4(&spec.addresses), Pace::Full).await,
         Err(error) => Err(error),
     };
     match asked {
@@ -375,8 +442,18 @@ async fn next(entered: &mut Option<Entered>) -> Option<KernelEvent> {
         None => pending().await,
         Some(entered) => match entered.events.next().await {
             None => pending().await,
-            event => event,
+            Some(event) => {
+                entered.ipv6.apply(&event);
+                Some(event)
+            }
         },
+    }
+}
+
+async fn progress(leasing: &mut Option<Leasing>) {
+    match leasing {
+        None => pending().await,
+        Some(leasing) => leasing.changed().await,
     }
 }
 

@@ -10,7 +10,7 @@ fn error() -> Error {
 }
 
 fn ready(conflict: Conflict) -> Machine {
-    let mut machine = Machine::new(conflict);
+    let mut machine = Machine::new(conflict, false);
     machine.step(Event::Namespace(true));
     assert_eq!(machine.step(Event::Parent(Some(PARENT))), [Effect::Make { parent: 7 }]);
     machine
@@ -76,6 +76,18 @@ fn what_goes_away_is_waited_for() {
     assert_eq!(machine.step(Event::RetryDue), []);
 }
 
+#[test]
+fn a_nic_whose_address_is_leased_needs_only_its_link() {
+    let mut machine = Machine::new(Conflict::Refuse, true);
+    machine.step(Event::Namespace(true));
+    machine.step(Event::Parent(Some(PARENT)));
+    assert_eq!(machine.step(Event::Made { fresh: true }), [Effect::Lease]);
+    assert_eq!(machine.state(), "up");
+    assert_eq!(machine.step(Event::Parent(Some(Parent { carrier: false, ..PARENT }))), []);
+    assert_eq!(machine.state(), "no-carrier");
+    assert_eq!(machine.step(Event::LinkGone), [Effect::Abandon, Effect::Make { parent: 7 }]);
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         1 => (0_u32..3, any::<bool>())
@@ -96,7 +108,7 @@ proptest! {
     /// probed, and once everything is there and works, the NIC gets right.
     #[test]
     fn the_rules_hold_in_every_order(events in prop::collection::vec(event(), 0..60), refuse: bool) {
-        let mut machine = Machine::new(if refuse { Conflict::Refuse } else { Conflict::Warn });
+        let mut machine = Machine::new(if refuse { Conflict::Refuse } else { Conflict::Warn }, false);
         let (mut parent, mut namespace, mut fresh, mut probed) = (None, false, false, false);
         let mut pending = None;
         for event in events {

@@ -16,6 +16,30 @@ fn a_specification_is_read_with_its_defaults() {
 }
 
 #[test]
+fn an_address_may_be_leased() {
+    let leased = GOOD.replace("[192.0.2.7/24]", "dhcp");
+    let spec = Spec::parse(&leased).unwrap();
+    assert_eq!((spec.addresses.len(), spec.dhcp), (0, Some(Dhcp { host_name: None })));
+    let spec = Spec::parse(&format!("{leased}hostname: press-7\ndns: [192.0.2.3, \"2001:db8::53\"]\n")).unwrap();
+    assert_eq!(spec.dhcp, Some(Dhcp { host_name: Some("press-7".to_owned()) }));
+    assert_eq!(spec.dns.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.3", "2001:db8::53"]);
+    for (text, expected) in [
+        (format!("{leased}gateway: 192.0.2.1\n"), "\"gateway\" must not stand beside \"addresses: dhcp\"."),
+        (format!("{leased}hostname: a.b\n"), "\"hostname\" must consist of letters, digits and \"-\""),
+        (format!("{leased}hostname: -a\n"), "\"hostname\" must consist of letters"),
+        (format!("{leased}hostname: {}\n", "a".repeat(64)), "\"hostname\""),
+        (format!("{leased}dns: [192.0.2]\n"), "\"dns[0]\" must be an IP address."),
+        (format!("{leased}dns: [0.0.0.0]\n"), "\"dns[0]\" is not the address of one host."),
+        (leased.replace("dhcp", "bootp"), "\"addresses\" must be \"dhcp\" or a list of addresses."),
+        (format!("{GOOD}hostname: press-7\n"), "\"hostname\" is for \"addresses: dhcp\" only."),
+    ] {
+        let error = Error::from(Spec::parse(&text).expect_err(&text));
+        assert_eq!(error.kind, Kind::InvalidNic);
+        assert!(error.message.contains(expected), "{expected}\n{}", error.message);
+    }
+}
+
+#[test]
 fn everything_that_cannot_work_is_refused_with_its_place() {
     for (from, to, expected) in [
         ("plc0", "a-name-too-long0", "nic:2:7: \"name\" is longer than 15 bytes."),
