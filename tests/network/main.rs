@@ -4,6 +4,7 @@
 
 mod command_line;
 mod host;
+mod kinds;
 mod links;
 mod nics;
 mod rig;

@@ -1,8 +1,10 @@
 //! NICs: links that the daemon makes for others, in their network namespaces, and keeps right.
 
 pub mod attachments;
+pub mod link_kind;
 pub mod machine;
 pub mod namespace;
+pub mod parents;
 pub mod probe;
 pub mod spec;
 pub mod store;
@@ -10,6 +12,7 @@ pub mod worker;
 
 use std::time::Duration;
 
+use self::link_kind::LinkKind;
 use crate::core::error::Error;
 use crate::network::address::{Mac, Prefixed};
 
@@ -23,12 +26,14 @@ const RETRY_MOST: Duration = Duration::from_mins(5);
 pub struct NicStatus {
     /// Name, also of the link.
     pub name: String,
+    /// What its link is.
+    pub link: LinkKind,
     /// Name of the parent.
     pub parent_name: String,
     /// Number of the parent, while it is there.
     pub parent: Option<u32>,
-    /// Hardware address.
-    pub mac: Mac,
+    /// Hardware address; none while it is that of a parent that is not there.
+    pub mac: Option<Mac>,
     /// The state in one word.
     pub state: &'static str,
     /// The addresses that are set.

@@ -1,7 +1,7 @@
 //! Does for one NIC what its machine says, and tells the machine what happens.
 
 use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -11,24 +11,31 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use super::link_kind::{LinkKind, Made, Routers, Site, give_up, still_taken, v4};
 use super::machine::{Effect, Event, Machine, Parent};
 use super::namespace::{Namespace, Target, appeared};
+use super::parents::ParentLink;
 use super::probe::Prober;
 use super::spec::Spec;
+use super::store::Store;
 use super::{NicStatus, retry_after};
 use crate::core::error::{Error, Kind};
-use crate::network::address::{Mac, Prefixed};
-use crate::network::handle::NetworkStatus;
-use crate::network::kernel::{Kernel, KernelEvent, LinkRecord, Macvlan, Opened, Port};
-
-/// `EEXIST`
-const EXISTS: i32 = 17;
+use crate::network::address::Mac;
+use crate::network::kernel::{Kernel, KernelEvent, Opened, Port};
 
 /// A namespace that was found, and what is known of it.
 struct Entered {
     namespace: Arc<Namespace>,
     port: Arc<dyn Port>,
     events: BoxStream<'static, KernelEvent>,
+}
+
+/// A parent that the NIC has taken.
+#[derive(Debug, Clone)]
+pub struct Held {
+    index: u32,
+    carrier: bool,
+    mac: Option<Mac>,
 }
 
 /// One NIC at work.
@@ -39,12 +46,18 @@ pub struct Worker {
     pub host: Arc<dyn Port>,
     /// What is to be.
     pub spec: Spec,
-    /// Its hardware address.
+    /// Its hardware address; without meaning if that is the one of the parent.
     pub mac: Mac,
     /// Where.
     pub target: Target,
-    /// The links of the host.
-    pub network: watch::Receiver<NetworkStatus>,
+    /// What outlives the daemon.
+    pub store: Store,
+    /// Who else has the host pass on packets.
+    pub routers: Routers,
+    /// The parent, while it is on the host.
+    pub parent: watch::Receiver<Option<ParentLink>>,
+    /// The parent, while it is in the namespace.
+    pub held: Option<Held>,
     /// Where the status goes.
     pub status: mpsc::UnboundedSender<NicStatus>,
     /// The status that was told last.
@@ -58,9 +71,10 @@ impl Worker {
     pub fn first_status(spec: &Spec, mac: Mac) -> NicStatus {
         NicStatus {
             name: spec.name.clone(),
+            link: spec.link,
             parent_name: spec.parent.clone(),
             parent: None,
-            mac,
+            mac: Some(mac).filter(|_| !spec.link.has_mac_of_parent()),
             state: "waiting-for-namespace",
             addresses: Vec::new(),
             gateway: String::new(),
@@ -76,6 +90,11 @@ impl Worker {
         let mut doing: Option<BoxFuture<'static, (Event, Option<u32>)>> = None;
         let mut retry: Option<BoxFuture<'static, ()>> = None;
         let mut finding: BoxFuture<'static, Result<Entered, Error>> = self.find();
+        self.held = still_taken(self.host.as_ref(), &self.store, &self.spec).await.map(|taken| Held {
+            index: taken.index,
+            carrier: true,
+            mac: None,
+        });
         let mut removed = None;
         let mut left = false;
         let target = self.target.clone();
@@ -92,8 +111,8 @@ impl Worker {
                         // The daemon ends; the NIC goes on without it.
                         Err(_) => return,
                     },
-                    changed = self.network.changed() => match changed {
-                        Ok(()) => vec![Event::Parent(self.parent())],
+                    changed = self.parent.changed() => match changed {
+                        Ok(()) => self.parent_changed(),
                         Err(_) => return,
                     },
                     found = &mut finding, if entered.is_none() => match found {
@@ -113,9 +132,16 @@ impl Worker {
                         vec![Event::Namespace(false)]
                     }
                     event = next(&mut entered) => match event {
-                        Some(KernelEvent::LinkGone(index)) if Some(index) == link => vec![Event::LinkGone],
-                        // Whether the link is still there is found out by making it.
-                        Some(KernelEvent::Lost) if link.is_some() => vec![Event::LinkGone],
+                        Some(KernelEvent::LinkGone(index)) if Some(index) == link => {
+                            // Pulled out, or taken away by somebody: where it is now, the host shows.
+                            self.held = None;
+                            vec![Event::Parent(self.parent()), Event::LinkGone]
+                        }
+                        Some(KernelEvent::Link(now)) if Some(now.index) == link && self.held.is_some() => {
+                            self.held.iter_mut().for_each(|held| held.carrier = now.up && now.carrier);
+                            vec![Event::Parent(self.parent())]
+                        }
+                        Some(KernelEvent::Lost) => vec![Event::Doubt],
                         _ => continue,
                     },
                     (event, made) = ongoing(&mut doing) => {
@@ -138,7 +164,11 @@ impl Worker {
                         Effect::Abandon => {
                             (doing, retry) = (None, None);
                             let gone = link.take();
-                            self.abandon(entered.as_ref().map(|entered| entered.port.clone()), gone).await;
+                            let port = entered.as_ref().map(|entered| entered.port.as_ref());
+                            give_up(self.host.as_ref(), port, &self.store, &self.spec, self.mac, gone).await;
+                            if self.held.take().is_some() {
+                                first.push(Event::Parent(self.parent()));
+                            }
                         }
                         effect => doing = entered.as_ref().and_then(|entered| self.perform(effect, entered, link)),
                     }
@@ -151,6 +181,7 @@ impl Worker {
             }
             self.publish(&machine);
             if let Some(answer) = removed.take() {
+                self.routers.leave(self.host.as_ref(), &self.store, &self.spec).await;
                 // A caller who has gone away needs no answer.
                 let _ = answer.send(());
                 return;
@@ -175,24 +206,39 @@ impl Worker {
     }
 
     fn parent(&mut self) -> Option<Parent> {
-        let status = self.network.borrow_and_update();
-        let link = status.links.values().find(|link| link.name == self.spec.parent)?;
-        Some(Parent { index: link.index, carrier: link.carrier })
+        let seen = self.parent.borrow_and_update();
+        match &self.held {
+            Some(held) => Some(Parent { index: held.index, carrier: held.carrier }),
+            None => seen.as_ref().map(|parent| Parent { index: parent.index, carrier: parent.carrier }),
+        }
+    }
+
+    /// What follows from a change of the parent.
+    fn parent_changed(&mut self) -> Vec<Event> {
+        let mut events = vec![Event::Parent(self.parent())];
+        // The kernel forgets for whom a link answers when that is switched off.
+        if self.spec.link == LinkKind::Routed {
+            events.push(Event::Doubt);
+        }
+        events
     }
 
     fn publish(&mut self, machine: &Machine) {
         let right = machine.is_right();
-        let status = self.network.borrow();
-        let parent = status.links.values().find(|link| link.name == self.spec.parent).map(|link| link.index);
-        drop(status);
+        let (parent, mac) = match self.parent.borrow().as_ref() {
+            Some(parent) => (Some(parent.index), parent.mac),
+            None => (None, self.held.as_ref().and_then(|held| held.mac)),
+        };
         let gateway = self.spec.gateway.filter(|_| right).map(|gateway| gateway.to_string()).unwrap_or_default();
+        let first = Self::first_status(&self.spec, self.mac);
         let now = NicStatus {
             parent,
+            mac: first.mac.or(mac),
             state: machine.state(),
             addresses: if right { self.spec.addresses.clone() } else { Vec::new() },
             gateway,
             error: machine.error().cloned(),
-            ..Self::first_status(&self.spec, self.mac)
+            ..first
         };
         self.tell(now);
     }
@@ -211,32 +257,30 @@ impl Worker {
         drop(self.status.send(now));
     }
 
-    /// Removes our link, also one whose making was given up half way.
-    async fn abandon(&self, port: Option<Arc<dyn Port>>, link: Option<u32>) {
-        let Some(port) = port else { return };
-        let links = port.snapshot().await.map(|snapshot| snapshot.links).unwrap_or_default();
-        let ours = links.iter().find(|found| is_ours(found, &self.spec.name, self.mac) || Some(found.index) == link);
-        if let Some(found) = ours
-            && let Err(error) = port.remove_link(found.index).await
-        {
-            tracing::warn!(nic = self.spec.name, "A link is left behind: {error}");
-        }
-    }
-
     fn perform(
-        &self,
+        &mut self,
         effect: Effect,
         entered: &Entered,
         link: Option<u32>,
     ) -> Option<BoxFuture<'static, (Event, Option<u32>)>> {
-        let (port, namespace, spec, mac) =
-            (entered.port.clone(), entered.namespace.clone(), self.spec.clone(), self.mac);
+        let seen = self.parent.borrow().clone();
+        let site = Site {
+            host: self.host.clone(),
+            port: entered.port.clone(),
+            namespace: entered.namespace.clone(),
+            spec: self.spec.clone(),
+            mac: self.mac,
+            store: self.store.clone(),
+        };
         match effect {
-            Effect::Make { parent } => {
-                let host = self.host.clone();
+            Effect::Make { parent: index } => {
+                if self.spec.link == LinkKind::Dedicated {
+                    let held = seen.as_ref().map(|seen| Held { index, carrier: seen.carrier, mac: seen.mac });
+                    self.held = held.or(self.held.take()).or(Some(Held { index, carrier: true, mac: None }));
+                }
                 let made = async move {
-                    match make(host.as_ref(), port.as_ref(), &namespace, &spec, mac, parent).await {
-                        Ok((index, fresh)) => (Event::Made { fresh }, Some(index)),
+                    match make(&site, seen, index).await {
+                        Ok(Made { link, fresh }) => (Event::Made { fresh }, Some(link)),
                         Err(error) => (Event::Failed(error), None),
                     }
                 };
@@ -244,12 +288,12 @@ impl Worker {
             }
             Effect::Probe => {
                 let link = link?;
-                Some(async move { (probe(&namespace, link, mac, &spec).await, None) }.boxed())
+                Some(async move { (probe(&site, seen, link).await, None) }.boxed())
             }
             Effect::Configure => {
                 let link = link?;
                 let configured = async move {
-                    match configure(port.as_ref(), link, &spec).await {
+                    match configure(&site, seen, link).await {
                         Ok(()) => (Event::Configured, None),
                         Err(error) => (Event::Failed(error), None),
                     }
@@ -259,10 +303,8 @@ impl Worker {
             Effect::Announce => {
                 let link = link?;
                 let announced = async move {
-                    if let Ok(prober) = Prober::open(namespace.as_fd(), link, mac)
-                        && let Err(error) = prober.announce(&v4(&spec.addresses)).await
-                    {
-                        tracing::debug!(nic = spec.name, "The addresses are not announced: {error}");
+                    if let Err(error) = announce(&site, seen, link).await {
+                        tracing::debug!(nic = site.spec.name, "The addresses are not announced: {error}");
                     }
                     pending().await
                 };
@@ -273,48 +315,30 @@ impl Worker {
     }
 }
 
-fn is_ours(link: &LinkRecord, name: &str, mac: Mac) -> bool {
-    link.name == name && link.kind == "macvlan" && link.address == mac.0
+/// A parent of which nothing is known but its number: one that was taken before the daemon was started.
+fn away(index: u32) -> ParentLink {
+    ParentLink {
+        index,
+        kind: String::new(),
+        mac: None,
+        mtu: 0,
+        carrier: true,
+        switched_off: 0,
+        default_route: false,
+        is_port: false,
+        carries: None,
+    }
 }
 
-/// Makes the link, or takes over the one that is there; tells its number, and whether it is new.
-async fn make(
-    host: &dyn Port,
-    port: &dyn Port,
-    namespace: &Namespace,
-    spec: &Spec,
-    mac: Mac,
-    parent: u32,
-) -> Result<(u32, bool), Error> {
-    let found = async || Ok::<_, Error>(port.snapshot().await?.links.into_iter().find(|link| link.name == spec.name));
-    if let Some(link) = found().await? {
-        if !is_ours(&link, &spec.name, mac) {
-            return Err(Error::new(
-                Kind::NotSupported,
-                format!("The namespace has a link \"{}\" already, which is not ours.", spec.name),
-            ));
-        }
-        if link.parent == Some(parent) && link.up {
-            let now = port.snapshot().await?;
-            let is_set = |address| now.addresses.iter().any(|now| now.link == link.index && now.address == address);
-            return Ok((link.index, !spec.addresses.iter().copied().all(is_set)));
-        }
-        port.remove_link(link.index).await?;
-    }
-    let link = Macvlan { name: spec.name.clone(), parent, mac, mtu: spec.mtu, mode: spec.mode };
-    match host.make_macvlan(&link, namespace.as_fd()).await {
-        Err(error) if error.errno != Some(EXISTS) => return Err(error.into()),
-        // Somebody was quicker; whether it was us is seen below.
-        _ => {}
-    }
-    match found().await? {
-        Some(link) if is_ours(&link, &spec.name, mac) => Ok((link.index, true)),
-        _ => Err(Error::new(Kind::Failed, format!("The link \"{}\" was made and is not there.", spec.name))),
-    }
+async fn make(site: &Site, parent: Option<ParentLink>, index: u32) -> Result<Made, Error> {
+    let parent = parent.filter(|parent| parent.index == index).unwrap_or_else(|| away(index));
+    site.spec.link.check(&site.spec.parent, &parent)?;
+    site.make(&parent).await
 }
 
 /// Sets what is not set yet; what is there and right is not touched.
-async fn configure(port: &dyn Port, link: u32, spec: &Spec) -> Result<(), Error> {
+async fn configure(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
+    let (spec, port) = (&site.spec, site.port.as_ref());
     let now = port.snapshot().await?;
     for address in &spec.addresses {
         if !now.addresses.iter().any(|found| found.link == link && found.address == *address) {
@@ -329,12 +353,33 @@ async fn configure(port: &dyn Port, link: u32, spec: &Spec) -> Result<(), Error>
             port.add_default_route(link, gateway, spec.metric).await?;
         }
     }
-    Ok(())
+    for route in &spec.routes {
+        port.add_route(link, *route).await?;
+    }
+    match parent {
+        Some(parent) => site.configure_host(&parent).await,
+        None => Ok(()),
+    }
 }
 
-async fn probe(namespace: &Namespace, link: u32, mac: Mac, spec: &Spec) -> Event {
-    let asked = match Prober::open(namespace.as_fd(), link, mac) {
-        Ok(prober) => prober.probe(&v4(&spec.addresses)).await,
+/// Speaks ARP where others would hear of the addresses.
+fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> std::io::Result<Prober> {
+    let wire = site.wire(link, &parent.unwrap_or_else(|| away(link)))?;
+    Prober::open(wire.as_fd(), wire.link, wire.mac)
+}
+
+async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> std::io::Result<()> {
+    let addresses = v4(&site.spec.addresses);
+    if addresses.is_empty() { Ok(()) } else { prober(site, parent, link)?.announce(&addresses).await }
+}
+
+async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Event {
+    let (spec, addresses) = (&site.spec, v4(&site.spec.addresses));
+    if addresses.is_empty() {
+        return Event::Clear;
+    }
+    let asked = match prober(site, parent, link) {
+        Ok(prober) => prober.probe(&addresses).await,
         Err(error) => Err(error),
     };
     match asked {
@@ -348,14 +393,6 @@ async fn probe(namespace: &Namespace, link: u32, mac: Mac, spec: &Spec) -> Event
             format!("Whether an address of the NIC \"{}\" is in use cannot be asked: {error}.", spec.name),
         )),
     }
-}
-
-fn v4(addresses: &[Prefixed]) -> Vec<Ipv4Addr> {
-    let v4 = |prefixed: &Prefixed| match prefixed.address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
-    addresses.iter().filter_map(v4).collect()
 }
 
 async fn replaced(namespace: Option<Arc<Namespace>>, target: &Target) {
