@@ -93,7 +93,7 @@ impl Worker {
         self.held = still_taken(self.host.as_ref(), &self.store, &self.spec).await.map(|taken| Held {
             index: taken.index,
             carrier: true,
-            mac: None,
+            mac: taken.mac(),
         });
         let mut removed = None;
         let mut left = false;
@@ -288,7 +288,7 @@ impl Worker {
             }
             Effect::Probe => {
                 let link = link?;
-                Some(async move { (probe(&site, seen, link).await, None) }.boxed())
+                Some(async move { (probe(&site, seen, link).await.unwrap_or_else(Event::Failed), None) }.boxed())
             }
             Effect::Configure => {
                 let link = link?;
@@ -363,36 +363,34 @@ async fn configure(site: &Site, parent: Option<ParentLink>, link: u32) -> Result
 }
 
 /// Speaks ARP where others would hear of the addresses.
-fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> std::io::Result<Prober> {
-    let wire = site.wire(link, &parent.unwrap_or_else(|| away(link)))?;
-    Prober::open(wire.as_fd(), wire.link, wire.mac)
+async fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Prober, Error> {
+    let wire = site.wire(link, &parent.unwrap_or_else(|| away(link))).await?;
+    Prober::open(wire.as_fd(), wire.link, wire.mac).map_err(|error| unasked(site, &error))
 }
 
-async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> std::io::Result<()> {
+fn unasked(site: &Site, error: &std::io::Error) -> Error {
+    let name = &site.spec.name;
+    Error::new(Kind::Failed, format!("Whether an address of the NIC \"{name}\" is in use cannot be asked: {error}."))
+}
+
+async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
     let addresses = v4(&site.spec.addresses);
-    if addresses.is_empty() { Ok(()) } else { prober(site, parent, link)?.announce(&addresses).await }
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    prober(site, parent, link).await?.announce(&addresses).await.map_err(|error| unasked(site, &error))
 }
 
-async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Event {
-    let (spec, addresses) = (&site.spec, v4(&site.spec.addresses));
+async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Event, Error> {
+    let addresses = v4(&site.spec.addresses);
     if addresses.is_empty() {
-        return Event::Clear;
+        return Ok(Event::Clear);
     }
-    let asked = match prober(site, parent, link) {
-        Ok(prober) => prober.probe(&addresses).await,
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(None) => Event::Clear,
-        Ok(Some((address, owner))) => Event::Taken(Error::new(
-            Kind::AddressInUse,
-            format!("The address \"{address}\" of the NIC \"{}\" is in use by \"{owner}\".", spec.name),
-        )),
-        Err(error) => Event::Failed(Error::new(
-            Kind::Failed,
-            format!("Whether an address of the NIC \"{}\" is in use cannot be asked: {error}.", spec.name),
-        )),
-    }
+    let asked = prober(site, parent, link).await?.probe(&addresses).await.map_err(|error| unasked(site, &error))?;
+    let Some((address, owner)) = asked else { return Ok(Event::Clear) };
+    let name = &site.spec.name;
+    let message = format!("The address \"{address}\" of the NIC \"{name}\" is in use by \"{owner}\".");
+    Ok(Event::Taken(Error::new(Kind::AddressInUse, message)))
 }
 
 async fn replaced(namespace: Option<Arc<Namespace>>, target: &Target) {

@@ -11,6 +11,7 @@ use super::super::store::Store;
 use super::{Made, Site, home};
 use crate::core::document::reason;
 use crate::core::error::{Error, Kind};
+use crate::network::address::Mac;
 use crate::network::kernel::{LinkChange, LinkRecord, Port};
 
 /// A link of the host that was taken, as it was.
@@ -40,6 +41,11 @@ impl Taken {
             up: link.up,
             mtu: link.mtu,
         }
+    }
+
+    /// Its hardware address, if it is one of Ethernet.
+    pub fn mac(&self) -> Option<Mac> {
+        Mac::from_slice(&self.address)
     }
 
     fn is(&self, link: &LinkRecord) -> bool {

@@ -16,6 +16,7 @@ use super::namespace::Namespace;
 use super::parents::ParentLink;
 use super::spec::{Mode, Spec};
 use super::store::Store;
+use crate::core::document::reason;
 use crate::core::error::{Error, Kind};
 use crate::network::address::{Mac, Prefixed};
 use crate::network::kernel::{LinkRecord, Port};
@@ -139,17 +140,20 @@ impl Site {
     }
 
     /// Where others would hear of the addresses: a namespace, and number and hardware address of a link in it.
-    pub fn wire(&self, link: u32, parent: &ParentLink) -> std::io::Result<Wire> {
-        match self.spec.link {
-            LinkKind::Routed => {
-                let mac = parent.mac.unwrap_or(self.mac);
-                Ok(Wire { namespace: Arc::new(home()?), link: parent.index, mac })
-            }
-            kind => {
-                let mac = if kind.has_mac_of_parent() { parent.mac.unwrap_or(self.mac) } else { self.mac };
-                Ok(Wire { namespace: self.namespace.clone(), link, mac })
-            }
+    pub async fn wire(&self, link: u32, parent: &ParentLink) -> Result<Wire, Error> {
+        if self.spec.link == LinkKind::Routed {
+            let home = home().map_err(|error| {
+                Error::new(Kind::Failed, format!("The own namespace cannot be opened: {}.", reason(&error)))
+            })?;
+            return Ok(Wire { namespace: Arc::new(home), link: parent.index, mac: parent.mac.unwrap_or(self.mac) });
         }
+        let mac = if self.spec.link.has_mac_of_parent() {
+            let found = self.port.link_named(&self.spec.name).await?;
+            found.and_then(|found| Mac::from_slice(&found.address)).unwrap_or(self.mac)
+        } else {
+            self.mac
+        };
+        Ok(Wire { namespace: self.namespace.clone(), link, mac })
     }
 
     fn foreign(&self) -> Error {
