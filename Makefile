@@ -94,6 +94,10 @@ bench: ## Measure against the hardware and other updaters; BENCH_SIZE in MiB and
 	$(CARGO) build --profile bench-program --locked -p orchestrator-tests --bin orchestrator-bench
 	target/bench-program/orchestrator-bench
 
+.PHONY: bench-network
+bench-network: ## Measure the network domain alone: signals, NICs, and what they leave behind.
+	BENCH_ONLY=network $(MAKE) bench
+
 .PHONY: check-packages
 check-packages: ## The checks of the packaging.
 	tests/install-packages build packages

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use orchestratord::core::error::Kind;
+use orchestratord::core::name::dbus_unescape;
 use orchestratord_dbus::{
     BUS_NAME, ComponentProxy, ErrorPair, HostProxy, JobProxy, ManagedObjects, ManagerProxy, NetworkProxy,
     ObjectManagerProxy, Options, ROOT_PATH, UpdateProxy,
@@ -40,6 +41,13 @@ impl Properties {
     pub fn path(&self, name: &str) -> Option<String> {
         let path = self.0.get(name)?.try_clone().ok()?;
         OwnedObjectPath::try_from(path).ok().map(|path| path.as_str().to_owned())
+    }
+
+    /// Object paths, each by the name of its object.
+    pub fn names(&self, name: &str) -> Option<Vec<String>> {
+        let paths: Vec<OwnedObjectPath> = self.0.get(name)?.try_clone().ok()?.try_into().ok()?;
+        let name = |path: &OwnedObjectPath| dbus_unescape(path.as_str().rsplit('/').next().unwrap_or_default());
+        Some(paths.iter().map(name).collect())
     }
 
     /// A share from 0 to 1.

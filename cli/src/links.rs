@@ -24,6 +24,7 @@ struct LinkView {
     carrier: bool,
     addresses: Vec<String>,
     gateway: String,
+    used_by: Vec<String>,
 }
 
 impl LinkView {
@@ -43,6 +44,9 @@ impl LinkView {
         self.carrier = properties.flag("Carrier").unwrap_or(self.carrier);
         if let Some(addresses) = properties.list("Addresses") {
             self.addresses = addresses;
+        }
+        if let Some(nics) = properties.names("UsedBy") {
+            self.used_by = nics;
         }
     }
 
@@ -119,6 +123,7 @@ pub async fn show_link(name: &str, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "link": link, "statistics": statistics }), || {
         let carrier = if link.carrier { "yes" } else { "no" };
         let (index, mtu, addresses) = (link.index.to_string(), link.mtu.to_string(), link.addresses.join(" "));
+        let used_by = link.used_by.join(" ");
         let mut rows: Vec<(&str, &str)> = vec![
             ("Link", &link.name),
             ("Index", &index),
@@ -129,6 +134,7 @@ pub async fn show_link(name: &str, json: bool) -> Result<u8, Failure> {
             ("MTU", &mtu),
             ("Addresses", &addresses),
             ("Gateway", &link.gateway),
+            ("Used by", &used_by),
         ];
         let counters: Vec<(&str, String)> =
             statistics.iter().map(|(name, value)| (name.as_str(), value.to_string())).collect();

@@ -19,6 +19,7 @@ use crate::view::ErrorView;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 struct NicView {
     name: String,
+    r#type: String,
     mode: String,
     mac: String,
     state: String,
@@ -39,6 +40,7 @@ impl NicView {
             }
         };
         take(&mut self.name, "Name");
+        take(&mut self.r#type, "Type");
         take(&mut self.mode, "Mode");
         take(&mut self.mac, "Mac");
         take(&mut self.state, "State");
@@ -79,10 +81,19 @@ pub async fn list(json: bool) -> Result<u8, Failure> {
     let nics = nics(Client::connect().await?.objects().await?);
     let nics: Vec<&NicView> = nics.values().collect();
     show(json, &json!({ "nics": nics }), || {
-        let mut table = Table::new(&["NIC", "MODE", "STATE", "MAC", "ADDRESSES", "GATEWAY", "LAST ERROR"]);
+        let mut table = Table::new(&["NIC", "TYPE", "MODE", "STATE", "MAC", "ADDRESSES", "GATEWAY", "LAST ERROR"]);
         for nic in &nics {
             let addresses = nic.addresses.join(" ");
-            table.row(&[&nic.name, &nic.mode, &nic.state, &nic.mac, &addresses, &nic.gateway, nic.error()]);
+            table.row(&[
+                &nic.name,
+                &nic.r#type,
+                &nic.mode,
+                &nic.state,
+                &nic.mac,
+                &addresses,
+                &nic.gateway,
+                nic.error(),
+            ]);
         }
         table.render()
     })?;
@@ -104,6 +115,7 @@ fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
         let lease_ends = lease_ends(nic.lease_expires);
         let lines = [
             ("NIC", nic.name.as_str()),
+            ("Type", &nic.r#type),
             ("Mode", &nic.mode),
             ("State", &nic.state),
             ("MAC", &nic.mac),

@@ -266,7 +266,11 @@ pub trait Nic {
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> zbus::Result<String>;
 
-    /// The link that it hangs on; `/` while that is not there.
+    /// `macvlan`, `vlan`, `dedicated` or `routed`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn r#type(&self) -> zbus::Result<String>;
+
+    /// The link that it hangs on; `/` while that is not there, or is the link of the NIC itself.
     #[zbus(property)]
     fn parent(&self) -> zbus::Result<OwnedObjectPath>;
 
@@ -396,6 +400,10 @@ pub trait Link {
     /// Router of the default route over this link; empty if there is none.
     #[zbus(property)]
     fn gateway(&self) -> zbus::Result<String>;
+
+    /// The NICs that use it.
+    #[zbus(property)]
+    fn used_by(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
 
     /// Counters of the kernel, as they are now.
     #[zbus(property(emits_changed_signal = "false"))]

@@ -72,7 +72,7 @@ impl Bed {
         script(&place.path().join("share/interfaces/v1/bench"), &taking.script())?;
         let bus = Bus::start();
         let connection = bus.connect().await;
-        let (daemon, ready_after) = start_daemon(place.path(), bus.address())?;
+        let (daemon, ready_after) = start_daemon(Command::new(program()?), place.path(), bus.address())?;
         Ok(Self { daemon, ready_after, connection, bus, place })
     }
 
@@ -140,22 +140,20 @@ pub async fn begin(connection: &Connection, artifact: &Path) -> anyhow::Result<J
 }
 
 /// The daemon that is measured.
-pub fn daemon() -> anyhow::Result<PathBuf> {
+pub fn program() -> anyhow::Result<PathBuf> {
     let binaries = PathBuf::from(std::env::var_os("BENCH_BINARIES").unwrap_or_else(|| "target/release".into()));
     let program = binaries.join("orchestratord");
     ensure!(program.exists(), "\"{}\" is missing; run \"make build\" first", program.display());
     Ok(program.canonicalize()?)
 }
 
-/// Starts the daemon and waits until it says that it is ready.
-fn start_daemon(place: &Path, bus: &str) -> anyhow::Result<(Held, f64)> {
-    let program = daemon()?;
+/// Starts the daemon by this command and waits until it says that it is ready.
+pub fn start_daemon(mut command: Command, place: &Path, bus: &str) -> anyhow::Result<(Held, f64)> {
     let notify = place.join("notify");
     let socket = UnixDatagram::bind(&notify)?;
     socket.set_read_timeout(Some(Duration::from_mins(1)))?;
     fs::write(place.join("boot-id"), "00000000-0000-4000-8000-000000000001\n")?;
     let log = fs::File::create(place.join("daemon.log"))?;
-    let mut command = Command::new(program);
     command
         .env_remove("WATCHDOG_USEC")
         .env_remove("JOURNAL_STREAM")

@@ -1,12 +1,13 @@
 //! `make bench`: what the daemon costs, in ratios to what the hardware must spend and to what others spend, all in one run
 //! on one machine. `docs/benchmarks.md` says how to read it.
 //!
-//! `BENCH_SIZE` (MiB, 512), `BENCH_RUNS` (5) and `BENCH_ONLY` (a list of throughput, sharing, memory, calls, runners, latency and idle) make a
-//! quick run; `BENCH_BINARIES` names the directory of the daemon.
+//! `BENCH_SIZE` (MiB, 512), `BENCH_RUNS` (5) and `BENCH_ONLY` (a list of throughput, sharing, memory, calls, runners, latency, idle and
+//! network) make a quick run; `BENCH_BINARIES` names the directory of the daemon.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what the program is for")]
 
 mod bed;
 mod latency;
+mod network;
 mod overhead;
 mod payload;
 mod peers;
@@ -56,6 +57,9 @@ async fn measure() -> anyhow::Result<()> {
     let result = async {
         if wanted("idle") {
             overhead::idle(&scale, &on, &mut report).await?;
+        }
+        if wanted("network") {
+            network::run(&on, &mut report).await?;
         }
         if wanted("latency") {
             latency::run(&scale, &on, &payloads, &mut report).await?;

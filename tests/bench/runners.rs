@@ -28,7 +28,7 @@ pub async fn run(scale: &Scale, payloads: &Payloads, report: &mut Report) -> any
             report.say("The runner of systemd is left out: this machine cannot boot a systemd.");
             return Ok(());
         };
-        let daemon = bed::daemon()?;
+        let daemon = bed::program()?;
         let directory = daemon.parent().context("the daemon has no directory")?;
         let machine = bench
             .show(directory, SHOWN)

@@ -6,6 +6,7 @@ mod capture;
 mod command_line;
 mod dhcp;
 mod host;
+mod kinds;
 mod links;
 mod nics;
 mod rig;

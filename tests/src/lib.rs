@@ -9,6 +9,7 @@
 
 pub mod booted;
 pub mod bus;
+pub mod namespace;
 pub mod polkit;
 pub mod scripted;
 pub mod servers;

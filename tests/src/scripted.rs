@@ -12,6 +12,8 @@ use orchestratord::network::host::Host;
 use orchestratord::network::kernel::OperState;
 use orchestratord::network::link::LinkStatus;
 use orchestratord::network::nic::NicStatus;
+use orchestratord::network::nic::link_kind::LinkKind;
+use orchestratord::network::nic::spec::Mode;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
 use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
 use tokio::sync::{mpsc, watch};
@@ -108,6 +110,11 @@ pub fn link(index: u32, name: &str) -> Arc<LinkStatus> {
         carrier: true,
         addresses: Vec::new(),
         gateway: None,
+        default_route: false,
+        parent: None,
+        controller: None,
+        used_by: Vec::new(),
+        switched_off: 0,
     })
 }
 
@@ -115,9 +122,10 @@ pub fn link(index: u32, name: &str) -> Arc<LinkStatus> {
 pub fn nic(name: &str) -> Arc<NicStatus> {
     Arc::new(NicStatus {
         name: name.to_owned(),
+        link: LinkKind::Macvlan(Mode::Bridge),
         parent_name: "eth0".to_owned(),
         parent: Some(2),
-        mac: Mac([2, 0, 0, 0, 0, 7]),
+        mac: Some(Mac([2, 0, 0, 0, 0, 7])),
         state: "up",
         addresses: Vec::new(),
         gateway: String::new(),

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 
 use tokio::sync::watch;
-use zbus::interface;
+use zbus::{OwnedObjectPath, interface};
 
-use super::view::{text, view};
+use super::view::{nic_path, text, view};
 use crate::network::handle::NetworkHandle;
 use crate::network::link::LinkStatus;
 
@@ -24,6 +24,7 @@ view! {
         "Carrier" carrier: bool,
         "Addresses" addresses: Vec<String>,
         "Gateway" gateway: String,
+        "UsedBy" used_by: Vec<OwnedObjectPath>,
     }
 }
 
@@ -37,6 +38,7 @@ impl From<&LinkStatus> for LinkView {
             carrier: status.carrier,
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             gateway: status.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+            used_by: status.used_by.iter().map(|name| nic_path(name)).collect(),
         }
     }
 }
@@ -111,6 +113,12 @@ impl Link {
     #[zbus(property)]
     fn gateway(&self) -> String {
         self.view.borrow().gateway.clone()
+    }
+
+    /// The NICs that hang on it, and for a link that the daemon made for a NIC, that one.
+    #[zbus(property)]
+    fn used_by(&self) -> Vec<OwnedObjectPath> {
+        self.view.borrow().used_by.clone()
     }
 
     /// Counters of the kernel at the moment of the call, such as "rx-bytes", "rx-packets", "rx-errors", "rx-dropped" and the

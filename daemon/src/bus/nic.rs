@@ -11,6 +11,7 @@ use zbus::{OwnedObjectPath, interface};
 
 use super::view::{error_pair, link_path, no_path, text, view};
 use crate::network::nic::NicStatus;
+use crate::network::nic::link_kind::LinkKind;
 
 view! {
     /// What a NIC shows.
@@ -32,7 +33,7 @@ impl From<&NicStatus> for NicView {
     fn from(status: &NicStatus) -> Self {
         Self {
             parent: status.parent.map_or_else(no_path, link_path),
-            mac: status.mac.to_string(),
+            mac: status.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             state: status.state.to_owned(),
             addresses: status.addresses.iter().map(ToString::to_string).collect(),
             gateway: status.gateway.clone(),
@@ -49,12 +50,13 @@ impl From<&NicStatus> for NicView {
 pub(super) struct Nic {
     name: String,
     mode: &'static str,
+    link: LinkKind,
     view: watch::Receiver<NicView>,
 }
 
 impl Nic {
     pub(super) fn new(status: &NicStatus, view: watch::Receiver<NicView>) -> Self {
-        Self { name: text(status.name.as_str()), mode: status.mode, view }
+        Self { name: text(status.name.as_str()), mode: status.mode, link: status.link, view }
     }
 }
 
@@ -74,13 +76,19 @@ impl Nic {
         self.mode
     }
 
-    /// The link that it hangs on; "/" while that is not there.
+    /// What its link is: "macvlan", "vlan", "dedicated" (the parent itself) or "routed". More words may come.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn r#type(&self) -> &'static str {
+        self.link.as_str()
+    }
+
+    /// The link that it hangs on; "/" while that is not there, or is the link of the NIC itself.
     #[zbus(property)]
     fn parent(&self) -> OwnedObjectPath {
         self.view.borrow().parent.clone()
     }
 
-    /// Hardware address.
+    /// Hardware address; empty while it is that of a parent that is not there.
     #[zbus(property)]
     fn mac(&self) -> String {
         self.view.borrow().mac.clone()

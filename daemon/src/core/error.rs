@@ -55,13 +55,19 @@ pub enum Kind {
     UnknownLink,
     /// Somebody else has the network address.
     AddressInUse,
+    /// The network link carries the default route of the host.
+    DefaultRoute,
+    /// Somebody else uses the network link.
+    LinkInUse,
+    /// The network link is of a kind that does not serve the purpose.
+    UnsuitableLink,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -83,6 +89,9 @@ impl Kind {
         Self::InvalidNic,
         Self::UnknownLink,
         Self::AddressInUse,
+        Self::DefaultRoute,
+        Self::LinkInUse,
+        Self::UnsuitableLink,
         Self::Failed,
     ];
 
@@ -114,6 +123,9 @@ impl Kind {
             Self::InvalidNic => ("org.orchestratord1.Error.InvalidNic", 30),
             Self::UnknownLink => ("org.orchestratord1.Error.UnknownLink", 31),
             Self::AddressInUse => ("org.orchestratord1.Error.AddressInUse", 32),
+            Self::DefaultRoute => ("org.orchestratord1.Error.DefaultRoute", 33),
+            Self::LinkInUse => ("org.orchestratord1.Error.LinkInUse", 34),
+            Self::UnsuitableLink => ("org.orchestratord1.Error.UnsuitableLink", 35),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

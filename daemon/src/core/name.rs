@@ -17,6 +17,25 @@ pub fn dbus_escape(label: &str) -> String {
     escaped
 }
 
+/// What [`dbus_escape`] made this segment of. What cannot be its work stays as it is.
+pub fn dbus_unescape(segment: &str) -> String {
+    if segment == "_" {
+        return String::new();
+    }
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment;
+    while let Some((plain, escaped)) = rest.split_once('_') {
+        bytes.extend(plain.bytes());
+        let Some(byte) = escaped.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+            return segment.to_owned();
+        };
+        bytes.push(byte);
+        rest = escaped.get(2..).unwrap_or_default();
+    }
+    bytes.extend(rest.bytes());
+    String::from_utf8(bytes).unwrap_or_else(|_| segment.to_owned())
+}
+
 /// Escapes a name for one directory entry: `A-Z a-z 0-9 . _ : -` stay, every other byte becomes `%xx`.
 /// The result is injective, never empty, `.` or `..`, and at most three times as long as the name.
 pub fn file_escape(name: &str) -> String {
@@ -51,6 +70,12 @@ mod tests {
         assert_eq!(dbus_escape("52:54:00"), "_352_3a54_3a00");
         assert_eq!(dbus_escape("a_b-c"), "a_5fb_2dc");
         assert_eq!(dbus_escape(""), "_");
+        for name in ["", "7up", "a_b-c", "plc0", "é", "_"] {
+            assert_eq!(dbus_unescape(&dbus_escape(name)), name);
+        }
+        for foreign in ["_x", "a_", "_ff"] {
+            assert_eq!(dbus_unescape(foreign), foreign);
+        }
     }
 
     #[test]

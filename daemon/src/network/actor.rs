@@ -74,7 +74,7 @@ impl Actor {
         if let Some(port) = &port {
             self.learn(port.as_ref(), Unknown::All).await;
             self.publish();
-            self.nics.restore(port, &self.status.subscribe());
+            self.nics.restore(port, self.mirror.links());
         }
         let stop = self.stop.clone();
         let recording = self.host.clone().record(stop.clone());
@@ -122,7 +122,8 @@ impl Actor {
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.nics.follow(self.mirror.links());
         let (links, default_link, online) = (self.mirror.links(), self.mirror.default_link(), self.mirror.online());
         self.status.send_if_modified(|status| {
             let same_links = status.links.len() == links.len()
@@ -139,8 +140,12 @@ impl Actor {
         });
     }
 
-    fn show(&self, nic: NicStatus) {
-        self.status.send_modify(|status| drop(status.nics.insert(nic.name.clone(), Arc::new(nic))));
+    fn show(&mut self, nic: NicStatus) {
+        self.mirror.set_user(&nic.name, nic.parent);
+        self.status.send_modify(|status| {
+            status.links.clone_from(self.mirror.links());
+            status.nics.insert(nic.name.clone(), Arc::new(nic));
+        });
     }
 
     async fn detach(&mut self, name: &str) -> Result<(), Error> {
@@ -149,7 +154,11 @@ impl Actor {
         while let Ok(nic) = self.nic_statuses.try_recv() {
             self.show(nic);
         }
-        self.status.send_modify(|status| drop(status.nics.remove(name)));
+        self.mirror.set_user(name, None);
+        self.status.send_modify(|status| {
+            status.links.clone_from(self.mirror.links());
+            status.nics.remove(name);
+        });
         Ok(())
     }
 
@@ -160,7 +169,7 @@ impl Actor {
             Request::Ping(reply) => drop(reply.send(())),
             Request::Attach(spec, wait, reply) => {
                 let attached = match port {
-                    Some(port) => self.nics.attach(port, &self.status.subscribe(), spec, wait),
+                    Some(port) => self.nics.attach(port, self.mirror.links(), spec, wait),
                     None => Err(unwatched()),
                 };
                 while let Ok(nic) = self.nic_statuses.try_recv() {

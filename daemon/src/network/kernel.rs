@@ -65,23 +65,84 @@ pub struct LinkRecord {
     pub up: bool,
     /// Whether there is something at the other end.
     pub carrier: bool,
-    /// The link below it, for macvlan and the like. It may be one of another namespace.
+    /// The link below it, for macvlan and the like; the other end of a veth. It may be one of another namespace.
     pub parent: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub controller: Option<u32>,
+    /// What somebody wrote on it (`IFLA_IFALIAS`); empty if nobody did.
+    pub alias: String,
 }
 
-/// A macvlan link that is to be made.
+/// What a link on top of another one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upper {
+    /// A macvlan; this mode says who hears whom.
+    Macvlan(Mode),
+    /// A VLAN with this number (IEEE 802.1Q).
+    Vlan(u16),
+}
+
+/// A link on top of another one that is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Macvlan {
+pub struct NewLink {
     /// Name in the namespace.
     pub name: String,
     /// Number of the parent, in the namespace of the port.
     pub parent: u32,
-    /// Hardware address.
-    pub mac: Mac,
+    /// Hardware address; the kernel's choice if none is given.
+    pub mac: Option<Mac>,
     /// Largest packet; that of the parent if none is given.
     pub mtu: Option<u32>,
-    /// Who hears whom.
-    pub mode: Mode,
+    /// What it is.
+    pub upper: Upper,
+}
+
+/// A pair of links that is to be made: what goes into one end comes out of the other (`veth(4)`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPair {
+    /// Name of the end in the namespace of the port.
+    pub near: String,
+    /// Name of the other end, in its namespace.
+    pub far: String,
+    /// Hardware address of the other end.
+    pub mac: Mac,
+    /// Largest packet of both ends.
+    pub mtu: u32,
+}
+
+/// What is to become of a link, in one request; what is none stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LinkChange<'a> {
+    /// The namespace it moves to. Its addresses are lost on the way, and it is down afterwards unless `up` says otherwise.
+    pub namespace: Option<BorrowedFd<'a>>,
+    /// Its name, in that namespace. A link that is up may refuse another one.
+    pub name: Option<&'a str>,
+    /// Whether it is switched on.
+    pub up: Option<bool>,
+    /// Largest packet.
+    pub mtu: Option<u32>,
+    /// What is written on it.
+    pub alias: Option<&'a str>,
+}
+
+/// A setting that IPv4 has for each link (`net.ipv4.conf` in `ip-sysctl`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inet {
+    /// Whether packets that come in by the link may go on to others.
+    Forwarding,
+    /// Whether the host answers ARP there for everybody whom it reaches by other links.
+    ProxyArp,
+}
+
+/// A route that is not a default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StaticRoute {
+    /// Where it leads to.
+    pub destination: Prefixed,
+    /// The router; none if everybody there is reached directly.
+    pub via: Option<Ipv4Addr>,
+    /// Preference; the lowest wins.
+    pub metric: u32,
 }
 
 /// An address on a link.
@@ -175,9 +236,25 @@ pub trait Port: fmt::Debug + Send + Sync {
     fn snapshot(&self) -> Answer<'_, Snapshot>;
     /// The default routes that are there now.
     fn default_routes(&self) -> Answer<'_, Vec<DefaultRoute>>;
-    /// Makes a macvlan link in another namespace in one request, up and without an address. Nothing is left of a request
-    /// that fails.
-    fn make_macvlan<'a>(&'a self, link: &'a Macvlan, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
+    /// The link with this name, if there is one. Costs the same however many links there are.
+    fn link_named<'a>(&'a self, name: &'a str) -> Answer<'a, Option<LinkRecord>>;
+    /// Makes a link in another namespace in one request, up and without an address. Nothing is left of a request that
+    /// fails.
+    fn make_link<'a>(&'a self, link: &'a NewLink, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
+    /// Makes a pair with the other end in another namespace, likewise.
+    fn make_pair<'a>(&'a self, pair: &'a NewPair, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
+    /// Changes a link.
+    fn change_link<'a>(&'a self, link: u32, change: LinkChange<'a>) -> Answer<'a, ()>;
+    /// Whether a setting of a link is on.
+    fn inet(&self, link: u32, setting: Inet) -> Answer<'_, bool>;
+    /// Switches a setting of a link.
+    fn set_inet(&self, link: u32, setting: Inet, on: bool) -> Answer<'_, ()>;
+    /// Has the host answer ARP on a link for one address that is elsewhere; that it does so already is fine.
+    fn add_proxy(&self, link: u32, address: Ipv4Addr) -> Answer<'_, ()>;
+    /// Ends that; that it does not is fine.
+    fn remove_proxy(&self, link: u32, address: Ipv4Addr) -> Answer<'_, ()>;
+    /// Adds a route over a link; the very same route is not touched.
+    fn add_route(&self, link: u32, route: StaticRoute) -> Answer<'_, ()>;
     /// Removes a link.
     fn remove_link(&self, link: u32) -> Answer<'_, ()>;
     /// Adds an address to a link.

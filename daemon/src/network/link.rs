@@ -31,7 +31,21 @@ pub struct LinkStatus {
     pub addresses: Vec<Prefixed>,
     /// Router of the default route over this link, IPv4 first.
     pub gateway: Option<IpAddr>,
+    /// Whether a default route leads over it, with a router or without.
+    pub default_route: bool,
+    /// The link below it, or the other end of a veth.
+    pub parent: Option<u32>,
+    /// The bridge or bond that it is a port of.
+    pub controller: Option<u32>,
+    /// The NICs that use it, by name: those that hang on it, and the one that the daemon made it for.
+    pub used_by: Vec<String>,
+    /// How often it was switched off while it was watched: with that the kernel forgets some of what was set on it.
+    pub switched_off: u32,
 }
+
+/// What the daemon writes on a link that it makes in its own namespace (`IFLA_IFALIAS`), before the name of the NIC that
+/// it is for. Links without it are never removed.
+pub const OWN: &str = "orchestratord: ";
 
 /// Links, by their number.
 pub type Links = BTreeMap<u32, Arc<LinkStatus>>;
@@ -53,6 +67,10 @@ pub struct Mirror {
     records: BTreeMap<u32, LinkRecord>,
     addresses: BTreeSet<AddressRecord>,
     routes: BTreeSet<DefaultRoute>,
+    /// How often links were switched off, by their number.
+    switched_off: BTreeMap<u32, u32>,
+    /// The links that NICs hang on, by the name of the NIC.
+    users: BTreeMap<String, u32>,
     /// What the outside sees; an entry is replaced only if it differs, so that equal pointers mean equal links.
     links: Links,
 }
@@ -85,13 +103,18 @@ impl Mirror {
             KernelEvent::Link(record) => {
                 let index = record.index;
                 let was_up = self.records.get(&index).is_some_and(|before| before.up);
-                let unknown = if was_up && !record.up { Unknown::Routes } else { Unknown::Nothing };
+                let switched_off = was_up && !record.up;
+                let unknown = if switched_off { Unknown::Routes } else { Unknown::Nothing };
+                if switched_off {
+                    *self.switched_off.entry(index).or_default() += 1;
+                }
                 self.records.insert(index, record);
                 (index, unknown)
             }
             KernelEvent::LinkGone(index) => {
                 self.records.remove(&index);
                 self.links.remove(&index);
+                self.switched_off.remove(&index);
                 self.addresses.retain(|address| address.link != index);
                 self.routes.retain(|route| route.link != index);
                 (index, Unknown::Nothing)
@@ -118,13 +141,30 @@ impl Mirror {
         unknown
     }
 
+    /// Takes in which link a NIC hangs on now.
+    pub fn set_user(&mut self, nic: &str, link: Option<u32>) {
+        let before = match link {
+            Some(index) => self.users.insert(nic.to_owned(), index),
+            None => self.users.remove(nic),
+        };
+        if before != link {
+            before.into_iter().chain(link).for_each(|index| self.refresh(index));
+        }
+    }
+
+    /// The NICs that use a link.
+    fn used_by(&self, record: &LinkRecord) -> Vec<String> {
+        let made_for = record.alias.strip_prefix(OWN).map(str::to_owned);
+        let hanging = self.users.iter().filter(|(_, index)| **index == record.index).map(|(nic, _)| nic.clone());
+        made_for.into_iter().chain(hanging).collect()
+    }
+
     fn refresh(&mut self, index: u32) {
         let Some(record) = self.records.get(&index) else { return };
         let mut addresses: Vec<Prefixed> =
             self.addresses.iter().filter(|address| address.link == index).map(|record| record.address).collect();
         addresses.sort();
-        let gateway =
-            self.routes.iter().filter(|route| route.link == index).min_by_key(|route| (route.v6, route.metric));
+        let best = self.routes.iter().filter(|route| route.link == index).min_by_key(|route| (route.v6, route.metric));
         let link = LinkStatus {
             index,
             name: record.name.clone(),
@@ -134,7 +174,12 @@ impl Mirror {
             oper_state: record.oper_state,
             carrier: record.up && record.carrier,
             addresses,
-            gateway: gateway.and_then(|route| route.gateway),
+            gateway: best.and_then(|route| route.gateway),
+            default_route: best.is_some(),
+            parent: record.parent,
+            controller: record.controller,
+            used_by: self.used_by(record),
+            switched_off: self.switched_off.get(&index).copied().unwrap_or_default(),
         };
         if self.links.get(&index).is_none_or(|before| **before != link) {
             self.links.insert(index, Arc::new(link));

@@ -9,23 +9,28 @@ use std::sync::Arc;
 
 use futures_util::stream::Stream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future};
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, MacVlanMode, State, Stats64,
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
+    LinkMessage, MacVlanMode, State, Stats64,
 };
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
-use rtnetlink::{AddressMessageBuilder, Handle, LinkMacVlan, LinkUnspec, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup,
+    RouteMessageBuilder,
+};
 
 use super::address::Prefixed;
 use super::kernel::{
-    AddressRecord, Answer, DefaultRoute, Kernel, KernelError, KernelEvent, LinkRecord, Macvlan, Opened, OperState,
-    Port, Route, Snapshot, Statistics,
+    AddressRecord, Answer, DefaultRoute, Inet, Kernel, KernelError, KernelEvent, LinkChange, LinkRecord, NewLink,
+    NewPair, Opened, OperState, Port, Route, Snapshot, StaticRoute, Statistics, Upper,
 };
 use super::nic::namespace::Namespace;
 use super::nic::spec::Mode;
@@ -45,6 +50,13 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 const NO_SUCH_ROUTE: i32 = 3;
 /// Where the kernel shows the links of the namespace that was current when it was mounted.
 const SYSFS_NET: &str = "/sys/class/net";
+
+/// `ENOENT`
+const NO_ENTRY: i32 = 2;
+/// `ENODEV`
+const NO_DEVICE: i32 = 19;
+/// `IFLA_INET_CONF`
+const INET_CONF: u16 = 1;
 
 /// The kernel of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,22 +125,142 @@ impl Port for NetlinkPort {
         .boxed()
     }
 
-    fn make_macvlan<'a>(&'a self, link: &'a Macvlan, namespace: BorrowedFd<'a>) -> Answer<'a, ()> {
+    fn link_named<'a>(&'a self, name: &'a str) -> Answer<'a, Option<LinkRecord>> {
         async move {
-            let mode = match link.mode {
-                Mode::Bridge => MacVlanMode::Bridge,
-                Mode::Private => MacVlanMode::Private,
-                Mode::Vepa => MacVlanMode::Vepa,
-            };
-            let mut message = LinkMacVlan::new(&link.name, link.parent, mode)
-                .address(link.mac.0.to_vec())
+            match self.handle.link().get().match_name(name).execute().try_next().await {
+                Ok(link) => Ok(link.as_ref().and_then(link_record)),
+                Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code().abs() == NO_DEVICE => Ok(None),
+                Err(error) => Err(refusal(&format!("look for the link \"{name}\""), &error)),
+            }
+        }
+        .boxed()
+    }
+
+    fn make_link<'a>(&'a self, link: &'a NewLink, namespace: BorrowedFd<'a>) -> Answer<'a, ()> {
+        async move {
+            let message = new_link(link, namespace);
+            let answer = self.handle.link().add(message).execute().await;
+            answer.map_err(|error| refusal(&format!("make the link \"{}\"", link.name), &error))
+        }
+        .boxed()
+    }
+
+    fn make_pair<'a>(&'a self, pair: &'a NewPair, namespace: BorrowedFd<'a>) -> Answer<'a, ()> {
+        async move {
+            let far = LinkUnspec::new_with_name(&pair.far)
+                .address(pair.mac.0.to_vec())
+                .mtu(pair.mtu)
                 .setns_by_fd(namespace.as_raw_fd())
-                .up();
-            if let Some(mtu) = link.mtu {
+                .up()
+                .build();
+            let near = LinkVeth::new(&pair.near, &pair.far)
+                .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+                .mtu(pair.mtu)
+                .up()
+                .build();
+            let answer = self.handle.link().add(near).execute().await;
+            answer.map_err(|error| refusal(&format!("make the link \"{}\"", pair.far), &error))
+        }
+        .boxed()
+    }
+
+    fn change_link<'a>(&'a self, link: u32, change: LinkChange<'a>) -> Answer<'a, ()> {
+        async move {
+            let mut message = LinkUnspec::new_with_index(link);
+            if let Some(namespace) = change.namespace {
+                message = message.setns_by_fd(namespace.as_raw_fd());
+            }
+            if let Some(name) = change.name {
+                message = message.name(name);
+            }
+            if let Some(mtu) = change.mtu {
                 message = message.mtu(mtu);
             }
-            let answer = self.handle.link().add(message.build()).execute().await;
-            answer.map_err(|error| refusal(&format!("make the link \"{}\"", link.name), &error))
+            if let Some(alias) = change.alias {
+                message = message.alias(alias);
+            }
+            message = match change.up {
+                Some(true) => message.up(),
+                Some(false) => message.down(),
+                None => message,
+            };
+            let answer = self.handle.link().set(message.build()).execute().await;
+            answer.map_err(|error| refusal(&format!("change link {link}"), &error))
+        }
+        .boxed()
+    }
+
+    fn inet(&self, link: u32, setting: Inet) -> Answer<'_, bool> {
+        async move {
+            let answers = self.handle.link().get().match_index(link).execute();
+            let links: Vec<_> =
+                answers.try_collect().await.map_err(|error| refusal("read the settings of a link", &error))?;
+            Ok(links.iter().flat_map(|link| &link.attributes).any(|attribute| match attribute {
+                LinkAttribute::AfSpecUnspec(families) => families.iter().any(|family| match family {
+                    AfSpecUnspec::Inet(settings) => settings.iter().any(|settings| match (settings, setting) {
+                        (AfSpecInet::DevConf(settings), Inet::Forwarding) => settings.forwarding != 0,
+                        (AfSpecInet::DevConf(settings), Inet::ProxyArp) => settings.proxy_arp != 0,
+                        _ => false,
+                    }),
+                    _ => false,
+                }),
+                _ => false,
+            }))
+        }
+        .boxed()
+    }
+
+    fn set_inet(&self, link: u32, setting: Inet, on: bool) -> Answer<'_, ()> {
+        async move {
+            let message = LinkUnspec::new_with_index(link).append_extra_attribute(inet_setting(setting, on)).build();
+            let answer = self.handle.link().set(message).execute().await;
+            answer.map_err(|error| refusal(&format!("change the settings of link {link}"), &error))
+        }
+        .boxed()
+    }
+
+    fn add_proxy(&self, link: u32, address: Ipv4Addr) -> Answer<'_, ()> {
+        async move {
+            let request = self.handle.neighbours().add(link, IpAddr::V4(address)).flags(NeighbourFlags::Proxy);
+            let answer = request.replace().execute().await;
+            answer.map_err(|error| refusal(&format!("answer for the address \"{address}\""), &error))
+        }
+        .boxed()
+    }
+
+    fn remove_proxy(&self, link: u32, address: Ipv4Addr) -> Answer<'_, ()> {
+        async move {
+            let mut message = NeighbourMessage::default();
+            message.header.family = AddressFamily::Inet;
+            message.header.ifindex = link;
+            message.header.flags = NeighbourFlags::Proxy;
+            message.attributes.push(NeighbourAttribute::Destination(NeighbourAddress::Inet(address)));
+            match self.handle.neighbours().del(message).execute().await {
+                Err(rtnetlink::Error::NetlinkError(answer)) if answer.raw_code().abs() == NO_ENTRY => Ok(()),
+                answer => {
+                    answer.map_err(|error| refusal(&format!("no longer answer for the address \"{address}\""), &error))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn add_route(&self, link: u32, route: StaticRoute) -> Answer<'_, ()> {
+        async move {
+            let StaticRoute { destination, via, metric } = route;
+            let IpAddr::V4(network) = destination.address else {
+                return Err(failure("set a route", "only those of IPv4 are known", None));
+            };
+            let mut message = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(network, destination.length)
+                .output_interface(link)
+                .priority(metric);
+            message = match via {
+                Some(router) => message.gateway(router),
+                None => message.scope(RouteScope::Link),
+            };
+            let added = self.handle.route().add(message.build()).replace().execute().await;
+            added.map_err(|error| refusal(&format!("set the route to \"{destination}\""), &error))
         }
         .boxed()
     }
@@ -234,6 +366,44 @@ impl Port for NetlinkPort {
     }
 }
 
+/// The request for a link on top of another one.
+fn new_link(link: &NewLink, namespace: BorrowedFd<'_>) -> LinkMessage {
+    fn finish<T>(mut message: LinkMessageBuilder<T>, link: &NewLink, namespace: BorrowedFd<'_>) -> LinkMessage {
+        if let Some(mac) = link.mac {
+            message = message.address(mac.0.to_vec());
+        }
+        if let Some(mtu) = link.mtu {
+            message = message.mtu(mtu);
+        }
+        message.setns_by_fd(namespace.as_raw_fd()).up().build()
+    }
+    match link.upper {
+        Upper::Macvlan(mode) => {
+            let mode = match mode {
+                Mode::Bridge => MacVlanMode::Bridge,
+                Mode::Private => MacVlanMode::Private,
+                Mode::Vepa => MacVlanMode::Vepa,
+                Mode::Passthru => MacVlanMode::Passthrough,
+            };
+            finish(LinkMacVlan::new(&link.name, link.parent, mode), link, namespace)
+        }
+        Upper::Vlan(id) => finish(LinkVlan::new(&link.name, link.parent, id), link, namespace),
+    }
+}
+
+/// A setting of IPv4 as the kernel takes it. Made by hand, because the types of the library leave out what is zero.
+fn inet_setting(setting: Inet, on: bool) -> LinkAttribute {
+    let number: u16 = match setting {
+        Inet::Forwarding => 1,
+        Inet::ProxyArp => 3,
+    };
+    let mut value = Vec::from(8_u16.to_ne_bytes());
+    value.extend(number.to_ne_bytes());
+    value.extend(u32::from(on).to_ne_bytes());
+    let settings = AfSpecInet::Other(DefaultNla::new(INET_CONF | NLA_F_NESTED, value));
+    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![settings])])
+}
+
 fn statistics(counters: &Stats64) -> Statistics {
     Statistics::from([
         ("rx-bytes", counters.rx_bytes),
@@ -293,7 +463,7 @@ fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
     }
     let (mut name, mut mtu, mut address, mut kind) = (None, None, Vec::new(), None);
     let (mut oper_state, mut carrier) = (OperState::Unknown, None);
-    let mut parent = None;
+    let (mut parent, mut controller, mut alias) = (None, None, String::new());
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text.clone()),
@@ -301,6 +471,8 @@ fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
             LinkAttribute::Address(bytes) => address.clone_from(bytes),
             LinkAttribute::OperState(state) => oper_state = oper_state_of(*state),
             LinkAttribute::Link(index) => parent = Some(*index),
+            LinkAttribute::Controller(index) => controller = Some(*index).filter(|index| *index != 0),
+            LinkAttribute::IfAlias(text) => alias.clone_from(text),
             LinkAttribute::Carrier(there) => carrier = Some(*there == 1),
             LinkAttribute::LinkInfo(infos) => {
                 kind = infos.iter().find_map(|info| match info {
@@ -315,13 +487,14 @@ fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
     let up = message.header.flags.contains(LinkFlags::Up);
     let carrier = carrier.unwrap_or_else(|| message.header.flags.contains(LinkFlags::LowerUp));
     let kind = kind_word(kind, message.header.link_layer_type, &name);
-    Some(LinkRecord { index: message.header.index, name, kind, address, mtu, oper_state, up, carrier, parent })
+    let index = message.header.index;
+    Some(LinkRecord { index, name, kind, address, mtu, oper_state, up, carrier, parent, controller, alias })
 }
 
 fn kind_word(kind: Option<&InfoKind>, layer: LinkLayerType, name: &str) -> String {
-    // Early, because some wireless drivers have a kind of their own. Not for our own links, which may be in other
+    // Early, because some wireless drivers have a kind of their own. Not for what we make ourselves, which may be in other
     // namespaces than sysfs knows of.
-    if kind != Some(&InfoKind::MacVlan) && is_wireless(name) {
+    if !matches!(kind, Some(InfoKind::MacVlan | InfoKind::Vlan)) && is_wireless(name) {
         return "wireless".to_owned();
     }
     if let Some(kind) = kind {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::stream;
 
 use super::super::address::Prefixed;
-use super::super::kernel::{Answer, LinkRecord, Macvlan, OperState, Route, Snapshot, Statistics};
+use super::super::kernel::{
+    Answer, Inet, LinkChange, LinkRecord, NewLink, NewPair, OperState, Route, Snapshot, StaticRoute, Statistics,
+};
 use super::*;
 
 /// A kernel that answers and reports what a test says.
@@ -36,7 +38,39 @@ impl Port for ScriptedPort {
         Box::pin(async { Ok(Vec::new()) })
     }
 
-    fn make_macvlan<'a>(&'a self, _: &'a Macvlan, _: BorrowedFd<'a>) -> Answer<'a, ()> {
+    fn link_named<'a>(&'a self, _: &'a str) -> Answer<'a, Option<LinkRecord>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn make_link<'a>(&'a self, _: &'a NewLink, _: BorrowedFd<'a>) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn make_pair<'a>(&'a self, _: &'a NewPair, _: BorrowedFd<'a>) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn change_link<'a>(&'a self, _: u32, _: LinkChange<'a>) -> Answer<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn inet(&self, _: u32, _: Inet) -> Answer<'_, bool> {
+        Box::pin(async { Ok(false) })
+    }
+
+    fn set_inet(&self, _: u32, _: Inet, _: bool) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn add_proxy(&self, _: u32, _: Ipv4Addr) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn remove_proxy(&self, _: u32, _: Ipv4Addr) -> Answer<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn add_route(&self, _: u32, _: StaticRoute) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
     }
 
@@ -119,6 +153,8 @@ fn link(index: u32, name: &str) -> LinkRecord {
         up: true,
         carrier: true,
         parent: None,
+        controller: None,
+        alias: String::new(),
     }
 }
 

@@ -12,6 +12,8 @@ fn record(index: u32, name: &str) -> LinkRecord {
         up: true,
         carrier: true,
         parent: None,
+        controller: None,
+        alias: String::new(),
     }
 }
 
@@ -137,4 +139,28 @@ fn everything_anew_forgets_what_is_gone() {
     let names: Vec<&str> = mirror.links().values().map(|link| link.name.as_str()).collect();
     assert_eq!(names, ["eth1", "eth2"]);
     assert!(mirror.links()[&3].addresses.is_empty());
+}
+
+#[test]
+fn a_link_names_the_nics_that_use_it() {
+    let mut mirror = fed([Event::Link(record(2, "eth0"))]);
+    mirror.set_user("plc1", Some(2));
+    mirror.set_user("plc0", Some(2));
+    assert_eq!(mirror.links()[&2].used_by, ["plc0", "plc1"]);
+    let before = mirror.links()[&2].clone();
+    mirror.set_user("plc0", Some(2));
+    assert!(Arc::ptr_eq(&before, &mirror.links()[&2]));
+    mirror.apply(Event::Link(record(3, "eth1")));
+    mirror.set_user("plc0", Some(3));
+    mirror.set_user("plc1", None);
+    assert_eq!((mirror.links()[&2].used_by.len(), mirror.links()[&3].used_by.len()), (0, 1));
+    mirror.apply(Event::Link(LinkRecord { alias: format!("{OWN}plc7"), ..record(4, "ov0") }));
+    assert_eq!(mirror.links()[&4].used_by, ["plc7"]);
+}
+
+#[test]
+fn a_default_route_without_a_router_is_one() {
+    let mirror =
+        fed([Event::Link(record(2, "ppp0")), Event::Route(DefaultRoute { gateway: None, ..route(2, 0, "::") })]);
+    assert!(mirror.links()[&2].default_route && mirror.links()[&2].gateway.is_none());
 }

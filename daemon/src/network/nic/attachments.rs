@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::NicStatus;
+use super::link_kind::{LinkKind, Routers};
 use super::namespace::{Namespace, Target};
+use super::parents::{ParentLink, Parents};
 use super::spec::{Place, Spec};
 use super::store::Store;
 use super::worker::Worker;
 use crate::core::document::reason;
 use crate::core::error::{Error, Kind};
 use crate::network::address::Mac;
-use crate::network::handle::NetworkStatus;
 use crate::network::kernel::{Kernel, Port};
+use crate::network::link::Links;
 
 /// A NIC with its worker.
 struct Attached {
@@ -32,6 +34,8 @@ pub struct Attachments {
     kernel: Arc<dyn Kernel>,
     store: Store,
     nics: BTreeMap<String, Attached>,
+    parents: Parents,
+    routers: Routers,
     statuses: mpsc::UnboundedSender<NicStatus>,
 }
 
@@ -39,24 +43,24 @@ impl Attachments {
     /// None yet; what becomes of them comes through the channel.
     pub fn new(kernel: Arc<dyn Kernel>, datastore: &Path) -> (Self, mpsc::UnboundedReceiver<NicStatus>) {
         let (statuses, receiver) = mpsc::unbounded_channel();
-        (Self { kernel, store: Store::new(datastore), nics: BTreeMap::new(), statuses }, receiver)
+        let (parents, routers) = (Parents::default(), Routers::default());
+        (Self { kernel, store: Store::new(datastore), nics: BTreeMap::new(), parents, routers, statuses }, receiver)
     }
 
     /// Attaches those again that a former daemon had.
-    pub fn restore(&mut self, host: &Arc<dyn Port>, network: &watch::Receiver<NetworkStatus>) {
+    pub fn restore(&mut self, host: &Arc<dyn Port>, links: &Links) {
         for (spec, text, mac, target) in self.store.load() {
-            self.start(host, network, spec, text, mac, target);
+            self.start(host, links, spec, text, mac, target);
         }
     }
 
+    /// Takes in the links of the host as they are now.
+    pub fn follow(&mut self, links: &Links) {
+        self.parents.update(links);
+    }
+
     /// Attaches a NIC. To attach the very same again is fine.
-    pub fn attach(
-        &mut self,
-        host: &Arc<dyn Port>,
-        network: &watch::Receiver<NetworkStatus>,
-        text: String,
-        wait: bool,
-    ) -> Result<String, Error> {
+    pub fn attach(&mut self, host: &Arc<dyn Port>, links: &Links, text: String, wait: bool) -> Result<String, Error> {
         let spec = Spec::parse(&text)?;
         let name = spec.name.clone();
         if let Some(attached) = self.nics.get(&name) {
@@ -66,27 +70,22 @@ impl Attachments {
             let message = format!("A NIC \"{name}\" is attached, and not by this specification; detach it first.");
             return Err(Error::new(Kind::NotSupported, message));
         }
-        check_parent(&spec, &network.borrow(), wait)?;
+        // First, because a link that somebody has taken is not on the host.
+        self.check_parent_of_others(&spec)?;
+        check_parent(&spec, links, wait)?;
         let target = find(&spec, wait)?;
         let mac = match spec.mac {
             Some(mac) => mac,
+            None if spec.link.has_mac_of_parent() => Mac([0; 6]),
             None => self.store.mac(&name)?,
         };
         self.check_others(&spec, mac)?;
         self.store.keep(&name, &text, mac, &target)?;
-        self.start(host, network, spec, text, mac, target);
+        self.start(host, links, spec, text, mac, target);
         Ok(name)
     }
 
-    fn start(
-        &mut self,
-        host: &Arc<dyn Port>,
-        network: &watch::Receiver<NetworkStatus>,
-        spec: Spec,
-        text: String,
-        mac: Mac,
-        target: Target,
-    ) {
+    fn start(&mut self, host: &Arc<dyn Port>, links: &Links, spec: Spec, text: String, mac: Mac, target: Target) {
         let (remove, removal) = oneshot::channel();
         let told = NicStatus::first(&spec, mac);
         // So that it is shown from the first moment on.
@@ -94,15 +93,20 @@ impl Attachments {
         let worker = Worker {
             kernel: self.kernel.clone(),
             host: host.clone(),
-            lease: self.store.lease(&spec.name),
             spec: spec.clone(),
             mac,
             target,
-            network: network.clone(),
+            store: self.store.clone(),
+            routers: self.routers.clone(),
+            parent: self.parents.follow(&spec.parent, links),
+            held: None,
             status: self.statuses.clone(),
             told,
             remove: removal,
         };
+        if spec.link == LinkKind::Routed {
+            self.routers.join(&spec);
+        }
         let task = tokio::spawn(worker.run());
         self.nics.insert(spec.name.clone(), Attached { spec, text, mac, remove, task });
     }
@@ -122,9 +126,24 @@ impl Attachments {
         self.store.forget(name)
     }
 
+    /// Refuses a parent that another NIC has for itself, or one that others have and that this one would have for itself.
+    fn check_parent_of_others(&self, spec: &Spec) -> Result<(), Error> {
+        for (name, other) in self.nics.iter().filter(|(_, other)| other.spec.parent == spec.parent) {
+            let how = match (other.spec.link, spec.link) {
+                (LinkKind::Dedicated, _) => "was taken by",
+                (LinkKind::Vlan(one), LinkKind::Vlan(another)) if one == another => "carries this VLAN already for",
+                (one, another) if one.is_alone() || another.is_alone() => "is used by",
+                _ => continue,
+            };
+            let message = format!("The link \"{}\" {how} the NIC \"{name}\".", spec.parent);
+            return Err(Error::new(Kind::LinkInUse, message));
+        }
+        Ok(())
+    }
+
     fn check_others(&self, spec: &Spec, mac: Mac) -> Result<(), Error> {
         for (name, other) in &self.nics {
-            if other.mac == mac {
+            if other.mac == mac && !spec.link.has_mac_of_parent() {
                 let message = format!("The hardware address \"{mac}\" is that of the NIC \"{name}\".");
                 return Err(Error::new(Kind::AddressInUse, message));
             }
@@ -140,19 +159,12 @@ impl Attachments {
     }
 }
 
-fn check_parent(spec: &Spec, network: &NetworkStatus, wait: bool) -> Result<(), Error> {
-    let Some(link) = network.links.values().find(|link| link.name == spec.parent) else {
-        if wait {
-            return Ok(());
-        }
-        return Err(Error::new(Kind::UnknownLink, format!("There is no link \"{}\".", spec.parent)));
-    };
-    let why = match link.kind.as_str() {
-        "wireless" => "is wireless, and an access point drops what comes from further hardware addresses",
-        "loopback" => "is the loopback",
-        _ => return Ok(()),
-    };
-    Err(Error::new(Kind::NotSupported, format!("The link \"{}\" {why}; it cannot be a parent.", spec.parent)))
+fn check_parent(spec: &Spec, links: &Links, wait: bool) -> Result<(), Error> {
+    match ParentLink::find(links, &spec.parent) {
+        Some(parent) => spec.link.check(&spec.parent, &parent),
+        None if wait => Ok(()),
+        None => Err(Error::new(Kind::UnknownLink, format!("There is no link \"{}\".", spec.parent))),
+    }
 }
 
 fn find(spec: &Spec, wait: bool) -> Result<Target, Error> {

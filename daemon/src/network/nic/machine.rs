@@ -36,6 +36,8 @@ pub enum Event {
     Failed(Error),
     /// The link was removed by somebody else, or with its parent.
     LinkGone,
+    /// Whether everything is still as it should be is not known.
+    Doubt,
     /// It is time to try again.
     RetryDue,
     /// The NIC is not wanted any more.
@@ -190,6 +192,11 @@ impl Machine {
             Event::LinkGone if matches!(self.stage, Stage::Probing | Stage::Configuring | Stage::Right) => {
                 self.start_over()
             }
+            // Making takes over what is there, and touches nothing that is right.
+            Event::Doubt if self.stage == Stage::Right => {
+                self.stage = Stage::Nothing;
+                self.begin()
+            }
             Event::RetryDue => self.begin(),
             Event::Remove => {
                 self.removed = true;
@@ -202,6 +209,7 @@ impl Machine {
             | Event::Taken(_)
             | Event::Configured
             | Event::Failed(_)
+            | Event::Doubt
             | Event::LinkGone => Vec::new(),
         }
     }

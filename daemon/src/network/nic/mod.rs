@@ -3,8 +3,10 @@
 pub mod attachments;
 pub mod dhcp;
 pub mod ipv6;
+pub mod link_kind;
 pub mod machine;
 pub mod namespace;
+pub mod parents;
 pub mod probe;
 pub mod spec;
 pub mod store;
@@ -13,6 +15,7 @@ pub mod worker;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::link_kind::LinkKind;
 use crate::core::error::Error;
 use crate::network::address::{Mac, Prefixed};
 
@@ -26,12 +29,14 @@ const RETRY_MOST: Duration = Duration::from_mins(5);
 pub struct NicStatus {
     /// Name, also of the link.
     pub name: String,
+    /// What its link is.
+    pub link: LinkKind,
     /// Name of the parent.
     pub parent_name: String,
     /// Number of the parent, while it is there.
     pub parent: Option<u32>,
-    /// Hardware address.
-    pub mac: Mac,
+    /// Hardware address; none while it is that of a parent that is not there.
+    pub mac: Option<Mac>,
     /// Where its addresses come from, in one word.
     pub mode: &'static str,
     /// The state in one word.
@@ -57,9 +62,10 @@ impl NicStatus {
     fn first(spec: &spec::Spec, mac: Mac) -> Self {
         Self {
             name: spec.name.clone(),
+            link: spec.link,
             parent_name: spec.parent.clone(),
             parent: None,
-            mac,
+            mac: Some(mac).filter(|_| !spec.link.has_mac_of_parent()),
             mode: if spec.dhcp.is_some() { "dhcp" } else { "static" },
             state: "waiting-for-namespace",
             addresses: Vec::new(),

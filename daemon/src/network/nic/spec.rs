@@ -7,9 +7,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use super::dhcp::Dhcp;
+use super::link_kind::LinkKind;
 use super::machine::Conflict;
 use crate::core::document::{Document, DocumentError, DocumentKind, Field, Section, Warnings};
 use crate::network::address::{Mac, Prefixed};
+use crate::network::kernel::StaticRoute;
 
 /// Bytes of a link's name; the kernel's limit.
 const NAME_LIMIT: usize = 15;
@@ -19,6 +21,9 @@ const SERVERS_LIMIT: usize = 8;
 const HOST_NAME_LIMIT: usize = 63;
 /// Addresses that a NIC may have.
 const ADDRESSES_LIMIT: usize = 16;
+
+/// Further routes that a NIC may have.
+const ROUTES_LIMIT: usize = 64;
 
 /// Who hears whom among the NICs of one parent (`ip-link(8)`, macvlan).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +35,8 @@ pub enum Mode {
     Private,
     /// Through the switch that the parent is plugged into.
     Vepa,
+    /// There is only this one; it has the hardware address of the parent.
+    Passthru,
 }
 
 /// Where the namespace is to be found.
@@ -50,13 +57,13 @@ pub struct Spec {
     pub place: Place,
     /// Name of the parent.
     pub parent: String,
-    /// Who hears whom.
-    pub mode: Mode,
-    /// Hardware address; one is generated if none is given.
+    /// What its link is.
+    pub link: LinkKind,
+    /// Hardware address; one is generated if none is given, unless the link has one already.
     pub mac: Option<Mac>,
     /// Largest packet in bytes; that of the parent if none is given.
     pub mtu: Option<u32>,
-    /// IPv4 addresses with their prefix; none if it is leased.
+    /// IPv4 addresses with their prefix; none if it is leased, or on a dedicated link.
     pub addresses: Vec<Prefixed>,
     /// Set if the address is leased.
     pub dhcp: Option<Dhcp>,
@@ -66,6 +73,8 @@ pub struct Spec {
     pub metric: u32,
     /// Name servers, the best first; they stand for those of a lease.
     pub dns: Vec<IpAddr>,
+    /// Further routes.
+    pub routes: Vec<StaticRoute>,
     /// What happens if somebody has an address already.
     pub conflict: Conflict,
 }
@@ -95,15 +104,7 @@ impl Spec {
             (None, None) => return Err(section.missing("namespace")),
             (Some(_), Some(field)) => return Err(field.invalid_key("must not stand beside \"namespace\".")),
         };
-        let mode = match section.optional("mode") {
-            None => Mode::default(),
-            Some(field) => match field.text()? {
-                "bridge" => Mode::Bridge,
-                "private" => Mode::Private,
-                "vepa" => Mode::Vepa,
-                _ => return Err(field.invalid("must be \"bridge\", \"private\" or \"vepa\".")),
-            },
-        };
+        let link = link_kind(section)?;
         let conflict = match section.optional("conflict") {
             None => Conflict::Refuse,
             Some(field) => match field.text()? {
@@ -112,17 +113,33 @@ impl Spec {
                 _ => return Err(field.invalid("must be \"refuse\" or \"warn\".")),
             },
         };
-        let mac = section.optional("mac").map(|field| mac(&field)).transpose()?;
+        let mac = match section.optional("mac") {
+            Some(field) if link.has_mac_of_parent() => {
+                return Err(field.invalid_key("must not be given: the link has the hardware address of the parent."));
+            }
+            field => field.map(|field| mac(&field)).transpose()?,
+        };
         let mtu = section.optional("mtu").map(|field| field.integer(68..=65_535)).transpose()?;
         let metric = section.optional("metric").map_or(Ok(0), |field| field.integer(0..=u32::MAX))?;
-        let field = section.required("addresses")?;
-        let dhcp = read_dhcp(section, &field)?;
-        let addresses: Vec<Prefixed> = match dhcp {
-            Some(_) => Vec::new(),
-            None => field.list(ADDRESSES_LIMIT)?.iter().map(address).collect::<Result<_, DocumentError>>()?,
+        let field = section.optional("addresses");
+        let dhcp = match &field {
+            Some(field) => read_dhcp(section, field)?,
+            None => None,
         };
-        if addresses.is_empty() && dhcp.is_none() {
-            return Err(field.invalid("is empty; a NIC has at least one address."));
+        let addresses: Vec<Prefixed> = match &field {
+            _ if dhcp.is_some() => Vec::new(),
+            Some(field) => field.list(ADDRESSES_LIMIT)?.iter().map(address).collect::<Result<_, DocumentError>>()?,
+            None if link == LinkKind::Dedicated => Vec::new(),
+            None => return Err(section.missing("addresses")),
+        };
+        if let Some(field) = field.filter(|_| addresses.is_empty() && link != LinkKind::Dedicated) {
+            match dhcp {
+                None => return Err(field.invalid("is empty; a NIC has at least one address.")),
+                Some(_) if link == LinkKind::Routed => {
+                    return Err(field.invalid("must be a list: no DHCP server hears a NIC of the type \"routed\"."));
+                }
+                Some(_) => {}
+            }
         }
         let dns = section.optional("dns").map_or(Ok(Vec::new()), |field| name_servers(&field))?;
         let gateway = match section.optional("gateway") {
@@ -131,8 +148,67 @@ impl Spec {
             }
             field => field.map(|field| gateway(&field, &addresses)).transpose()?,
         };
-        Ok(Self { name, place, parent, mode, mac, mtu, addresses, dhcp, gateway, metric, dns, conflict })
+        let routes = match section.optional("routes") {
+            None => Vec::new(),
+            Some(field) if dhcp.is_some() => {
+                return Err(field.invalid_key("must not stand beside \"addresses: dhcp\"."));
+            }
+            Some(field) => {
+                field.list(ROUTES_LIMIT)?.into_iter().map(|field| route(field, &addresses)).collect::<Result<_, _>>()?
+            }
+        };
+        Ok(Self { name, place, parent, link, mac, mtu, addresses, dhcp, gateway, metric, dns, routes, conflict })
     }
+}
+
+fn link_kind(section: &mut Section<'_>) -> Result<LinkKind, DocumentError> {
+    let (mode, vlan) = (section.optional("mode"), section.optional("vlan"));
+    let kind = section.optional("type");
+    let kind = kind.map_or(Ok("macvlan"), |field| match field.text()? {
+        known @ ("macvlan" | "vlan" | "dedicated" | "routed") => Ok(known),
+        _ => Err(field.invalid("must be \"macvlan\", \"vlan\", \"dedicated\" or \"routed\".")),
+    })?;
+    if let Some(field) = mode.as_ref().filter(|_| kind != "macvlan") {
+        return Err(field.invalid_key(format!("is for the type \"macvlan\", and this one is \"{kind}\".")));
+    }
+    if let Some(field) = vlan.as_ref().filter(|_| kind != "vlan") {
+        return Err(field.invalid_key(format!("is for the type \"vlan\", and this one is \"{kind}\".")));
+    }
+    match kind {
+        "vlan" => {
+            let number = vlan.ok_or_else(|| section.missing("vlan"))?.integer(1..=4094)?;
+            Ok(LinkKind::Vlan(u16::try_from(number).unwrap_or_default()))
+        }
+        "dedicated" => Ok(LinkKind::Dedicated),
+        "routed" => Ok(LinkKind::Routed),
+        _ => Ok(LinkKind::Macvlan(mode.map_or(Ok(Mode::default()), |field| match field.text()? {
+            "bridge" => Ok(Mode::Bridge),
+            "private" => Ok(Mode::Private),
+            "vepa" => Ok(Mode::Vepa),
+            "passthru" => Ok(Mode::Passthru),
+            _ => Err(field.invalid("must be \"bridge\", \"private\", \"vepa\" or \"passthru\".")),
+        })?)),
+    }
+}
+
+/// A route that is not a default route, such as `{to: 198.51.100.0/24, via: 192.0.2.1, metric: 10}`.
+fn route(field: Field<'_>, addresses: &[Prefixed]) -> Result<StaticRoute, DocumentError> {
+    let mut section = field.section()?;
+    let to = section.required("to")?;
+    let parsed = to.text()?.split_once('/').and_then(|(network, length)| {
+        let length: u8 = length.parse().ok().filter(|length| (1..=32).contains(length))?;
+        Some((network.parse::<Ipv4Addr>().ok()?, length))
+    });
+    let Some((network, length)) = parsed else {
+        return Err(to.invalid("must be an IPv4 network with the length of its prefix, such as \"198.51.100.0/24\"."));
+    };
+    if u32::from(network) & !mask(length) != 0 {
+        return Err(to.invalid("has bits beyond its prefix."));
+    }
+    let via = section.optional("via").map(|field| gateway(&field, addresses)).transpose()?;
+    let metric = section.optional("metric").map_or(Ok(0), |field| field.integer(0..=u32::MAX))?;
+    section.refuse_unknown_keys()?;
+    Ok(StaticRoute { destination: Prefixed { address: IpAddr::V4(network), length }, via, metric })
 }
 
 /// A name that the kernel takes for a link (`dev_valid_name`).

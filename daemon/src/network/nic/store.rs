@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use super::link_kind::Taken;
 use super::namespace::Target;
 use super::spec::Spec;
 use crate::core::error::{Error, Kind};
@@ -73,6 +74,52 @@ impl Store {
     pub fn forget(&self, name: &str) -> Result<(), Error> {
         store::remove_file(&self.lease(name))?;
         Ok(store::remove_file(&self.file(name))?)
+    }
+
+    /// Keeps what of the host a NIC is about to take.
+    pub fn keep_taken(&self, nic: &str, taken: &Taken) -> Result<(), Error> {
+        let path = self.named(nic, "taken");
+        let text = serde_json::to_vec_pretty(taken).map_err(|error| damaged(&path, &error.to_string()))?;
+        store::make_directory(&self.0)?;
+        Ok(store::replace(&path, &text)?)
+    }
+
+    /// What of the host a NIC has taken, or was about to.
+    pub fn taken(&self, nic: &str) -> Result<Option<Taken>, Error> {
+        let path = self.named(nic, "taken");
+        let bytes = store::read(&path, SIZE_LIMIT)?;
+        bytes
+            .map(|bytes| serde_json::from_slice(&bytes).map_err(|error| damaged(&path, &error.to_string())))
+            .transpose()
+    }
+
+    /// What a NIC has taken is back.
+    pub fn forget_taken(&self, nic: &str) -> Result<(), Error> {
+        Ok(store::remove_file(&self.named(nic, "taken"))?)
+    }
+
+    /// Keeps that a link did not pass on packets before the daemon had it do so.
+    pub fn keep_forwarding(&self, link: &str) -> Result<(), Error> {
+        store::make_directory(&self.0)?;
+        Ok(store::replace(
+            &self.named(link, "forwarding"),
+            b"0
+",
+        )?)
+    }
+
+    /// Whether the daemon has a link pass on packets that did not do so before.
+    pub fn has_forwarding(&self, link: &str) -> bool {
+        self.named(link, "forwarding").exists()
+    }
+
+    /// A link passes on packets no more.
+    pub fn forget_forwarding(&self, link: &str) -> Result<(), Error> {
+        Ok(store::remove_file(&self.named(link, "forwarding"))?)
+    }
+
+    fn named(&self, name: &str, extension: &str) -> PathBuf {
+        self.0.join(format!("{}.{extension}", file_escape(name)))
     }
 
     /// All NICs that are kept. What cannot be read is left as it is, and is in the log.

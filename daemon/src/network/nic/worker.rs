@@ -1,9 +1,8 @@
 //! Does for one NIC what its machine says, and tells the machine what happens.
 
 use std::future::pending;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -12,22 +11,19 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::dhcp::machine::Held;
-use super::dhcp::record::{Record, Remembered};
 use super::dhcp::task::{self, Leasing, Workplace};
 use super::ipv6::Ipv6Addresses;
+use super::link_kind::{LinkKind, Made, Routers, Site, give_up, still_taken, v4};
 use super::machine::{Effect, Event, Machine, Parent};
 use super::namespace::{Namespace, Target, appeared};
+use super::parents::ParentLink;
 use super::probe::{Pace, Prober};
 use super::spec::Spec;
+use super::store::Store;
 use super::{NicStatus, retry_after};
 use crate::core::error::{Error, Kind};
 use crate::network::address::{Mac, Prefixed};
-use crate::network::handle::NetworkStatus;
-use crate::network::kernel::{Kernel, KernelEvent, LinkRecord, Macvlan, Opened, Port};
-
-/// `EEXIST`
-const EXISTS: i32 = 17;
+use crate::network::kernel::{Kernel, KernelEvent, Opened, Port};
 
 /// A namespace that was found, and what is known of it.
 struct Entered {
@@ -38,17 +34,20 @@ struct Entered {
 }
 
 impl Entered {
-    /// Makes up for reports that were lost; tells whether the link is gone.
-    async fn learn(&mut self, link: Option<u32>) -> bool {
-        match self.port.snapshot().await {
-            Ok(now) => {
-                self.ipv6.replace(&now);
-                link.is_some_and(|link| now.links.iter().all(|found| found.index != link))
-            }
-            // Whether it is still there is found out by making it.
-            Err(_) => link.is_some(),
+    /// Makes up for reports that were lost.
+    async fn learn(&mut self) {
+        if let Ok(now) = self.port.snapshot().await {
+            self.ipv6.replace(&now);
         }
     }
+}
+
+/// A parent that the NIC has taken.
+#[derive(Debug, Clone)]
+pub struct Held {
+    index: u32,
+    carrier: bool,
+    mac: Option<Mac>,
 }
 
 /// One NIC at work.
@@ -59,14 +58,18 @@ pub struct Worker {
     pub host: Arc<dyn Port>,
     /// What is to be.
     pub spec: Spec,
-    /// Its hardware address.
+    /// Its hardware address; without meaning if that is the one of the parent.
     pub mac: Mac,
-    /// Where its lease is kept, if it has one.
-    pub lease: PathBuf,
     /// Where.
     pub target: Target,
-    /// The links of the host.
-    pub network: watch::Receiver<NetworkStatus>,
+    /// What outlives the daemon.
+    pub store: Store,
+    /// Who else has the host pass on packets.
+    pub routers: Routers,
+    /// The parent, while it is on the host.
+    pub parent: watch::Receiver<Option<ParentLink>>,
+    /// The parent, while it is in the namespace.
+    pub held: Option<Held>,
     /// Where the status goes.
     pub status: mpsc::UnboundedSender<NicStatus>,
     /// The status that was told last.
@@ -85,6 +88,11 @@ impl Worker {
         let mut doing: Option<BoxFuture<'static, (Event, Option<u32>)>> = None;
         let mut retry: Option<BoxFuture<'static, ()>> = None;
         let mut finding: BoxFuture<'static, Result<Entered, Error>> = self.find();
+        self.held = still_taken(self.host.as_ref(), &self.store, &self.spec).await.map(|taken| Held {
+            index: taken.index,
+            carrier: true,
+            mac: taken.mac(),
+        });
         let mut removed = None;
         let mut left = false;
         let target = self.target.clone();
@@ -101,8 +109,8 @@ impl Worker {
                         // The daemon ends; the NIC goes on without it.
                         Err(_) => return,
                     },
-                    changed = self.network.changed() => match changed {
-                        Ok(()) => vec![Event::Parent(self.parent())],
+                    changed = self.parent.changed() => match changed {
+                        Ok(()) => self.parent_changed(),
                         Err(_) => return,
                     },
                     found = &mut finding, if entered.is_none() => match found {
@@ -121,20 +129,12 @@ impl Worker {
                         left = true;
                         vec![Event::Namespace(false)]
                     }
-                    event = next(&mut entered) => match event {
-                        Some(KernelEvent::LinkGone(index)) if Some(index) == link => vec![Event::LinkGone],
-                        Some(KernelEvent::Lost) => {
-                            let gone = match &mut entered {
-                                Some(entered) => entered.learn(link).await,
-                                None => false,
-                            };
-                            if gone { vec![Event::LinkGone] } else { Vec::new() }
-                        }
-                        _ => Vec::new(),
-                    },
+                    report = next(&mut entered) => self.reported(report, entered.as_mut(), link).await,
                     () = progress(&mut leasing) => Vec::new(),
                     (event, made) = ongoing(&mut doing) => {
                         doing = None;
+                        // A client works on the link that it began with.
+                        leasing = leasing.filter(|_| made.is_none() || made == link);
                         link = made.or(link);
                         vec![event]
                     }
@@ -152,15 +152,16 @@ impl Worker {
                         Effect::Retry { failures } => retry = Some(sleep(retry_after(failures)).boxed()),
                         Effect::Abandon => {
                             (doing, retry) = (None, None);
-                            if let Some(leasing) = leasing.take().filter(|_| removed.is_some()) {
-                                leasing.release().await;
+                            let released = leasing.take().filter(|_| removed.is_some());
+                            let port = entered.as_ref().map(|entered| entered.port.clone());
+                            if self.abandon(port, link.take(), released).await {
+                                first.push(Event::Parent(self.parent()));
                             }
-                            let gone = link.take();
-                            self.abandon(entered.as_ref().map(|entered| entered.port.clone()), gone).await;
                         }
                         Effect::Lease => {
+                            let place = entered.as_ref().zip(link);
                             leasing =
-                                entered.as_ref().zip(link).map(|(entered, link)| self.begin_to_lease(entered, link));
+                                leasing.or_else(|| place.map(|(entered, link)| self.begin_to_lease(entered, link)));
                         }
                         effect => doing = entered.as_ref().and_then(|entered| self.perform(effect, entered, link)),
                     }
@@ -174,11 +175,44 @@ impl Worker {
             let ipv6 = entered.as_ref().zip(link).map(|(entered, link)| entered.ipv6.of(link)).unwrap_or_default();
             self.publish(&machine, leasing.as_ref(), ipv6);
             if let Some(answer) = removed.take() {
+                self.routers.leave(self.host.as_ref(), &self.store, &self.spec).await;
                 // A caller who has gone away needs no answer.
                 let _ = answer.send(());
                 return;
             }
         }
+    }
+
+    /// What a report of the kernel about the namespace means.
+    async fn reported(&mut self, report: KernelEvent, entered: Option<&mut Entered>, link: Option<u32>) -> Vec<Event> {
+        match report {
+            KernelEvent::LinkGone(index) if Some(index) == link => {
+                // Pulled out, or taken away by somebody: where it is now, the host shows.
+                self.held = None;
+                vec![Event::Parent(self.parent()), Event::LinkGone]
+            }
+            KernelEvent::Link(now) if Some(now.index) == link && self.held.is_some() => {
+                self.held.iter_mut().for_each(|held| held.carrier = now.up && now.carrier);
+                vec![Event::Parent(self.parent())]
+            }
+            KernelEvent::Lost => {
+                if let Some(entered) = entered {
+                    entered.learn().await;
+                }
+                vec![Event::Doubt]
+            }
+            // An address of IPv6 may have come or gone.
+            _ => Vec::new(),
+        }
+    }
+
+    /// Gives up the link, and gives this lease back. Returns whether the parent was taken and is none of ours any more.
+    async fn abandon(&mut self, port: Option<Arc<dyn Port>>, link: Option<u32>, lease: Option<Leasing>) -> bool {
+        if let Some(lease) = lease {
+            lease.release().await;
+        }
+        give_up(self.host.as_ref(), port.as_deref(), &self.store, &self.spec, self.mac, link).await;
+        self.held.take().is_some()
     }
 
     fn find(&self) -> BoxFuture<'static, Result<Entered, Error>> {
@@ -200,9 +234,21 @@ impl Worker {
     }
 
     fn parent(&mut self) -> Option<Parent> {
-        let status = self.network.borrow_and_update();
-        let link = status.links.values().find(|link| link.name == self.spec.parent)?;
-        Some(Parent { index: link.index, carrier: link.carrier })
+        let seen = self.parent.borrow_and_update();
+        match &self.held {
+            Some(held) => Some(Parent { index: held.index, carrier: held.carrier }),
+            None => seen.as_ref().map(|parent| Parent { index: parent.index, carrier: parent.carrier }),
+        }
+    }
+
+    /// What follows from a change of the parent.
+    fn parent_changed(&mut self) -> Vec<Event> {
+        let mut events = vec![Event::Parent(self.parent())];
+        // The kernel forgets for whom a link answers when that is switched off.
+        if self.spec.link == LinkKind::Routed {
+            events.push(Event::Doubt);
+        }
+        events
     }
 
     fn begin_to_lease(&self, entered: &Entered, link: u32) -> Leasing {
@@ -210,29 +256,49 @@ impl Worker {
             port: entered.port.clone(),
             namespace: entered.namespace.clone(),
             link,
-            mac: self.mac,
+            mac: self.mac_of_parent().filter(|_| self.spec.link.has_mac_of_parent()).unwrap_or(self.mac),
             spec: self.spec.clone(),
-            file: self.lease.clone(),
+            file: self.store.lease(&self.spec.name),
         };
-        Leasing::start(place, leased_parent(&self.network.borrow(), &self.spec.parent))
+        Leasing::start(place, self.leased_parent())
+    }
+
+    fn mac_of_parent(&self) -> Option<Mac> {
+        match self.parent.borrow().as_ref() {
+            Some(parent) => parent.mac,
+            None => self.held.as_ref().and_then(|held| held.mac),
+        }
+    }
+
+    /// What the DHCP client has to know of the parent.
+    fn leased_parent(&self) -> task::Parent {
+        if let Some(held) = &self.held {
+            return task::Parent { carrier: held.carrier, ..task::Parent::default() };
+        }
+        let parent = self.parent.borrow();
+        parent.as_ref().map_or_else(task::Parent::default, |parent| task::Parent {
+            carrier: parent.carrier,
+            mtu: parent.mtu,
+            addresses: parent.addresses.clone(),
+        })
     }
 
     fn publish(&mut self, machine: &Machine, leasing: Option<&Leasing>, ipv6: Vec<Prefixed>) {
         let right = machine.is_right();
-        let status = self.network.borrow();
-        let parent = status.links.values().find(|link| link.name == self.spec.parent).map(|link| link.index);
+        let (parent, mac) = (self.parent.borrow().as_ref().map(|parent| parent.index), self.mac_of_parent());
         if let Some(leasing) = leasing {
-            leasing.follow(leased_parent(&status, &self.spec.parent));
+            leasing.follow(self.leased_parent());
         }
-        drop(status);
         let gateway = self.spec.gateway.filter(|_| right).map(|gateway| gateway.to_string()).unwrap_or_default();
+        let first = NicStatus::first(&self.spec, self.mac);
         let mut now = NicStatus {
             parent,
+            mac: first.mac.or(mac),
             state: machine.state(),
             addresses: if right { self.spec.addresses.clone() } else { Vec::new() },
             gateway,
             error: machine.error().cloned(),
-            ..NicStatus::first(&self.spec, self.mac)
+            ..first
         };
         if let Some(leasing) = leasing {
             now.add(leasing.progress());
@@ -255,32 +321,30 @@ impl Worker {
         drop(self.status.send(now));
     }
 
-    /// Removes our link, also one whose making was given up half way.
-    async fn abandon(&self, port: Option<Arc<dyn Port>>, link: Option<u32>) {
-        let Some(port) = port else { return };
-        let links = port.snapshot().await.map(|snapshot| snapshot.links).unwrap_or_default();
-        let ours = links.iter().find(|found| is_ours(found, &self.spec.name, self.mac) || Some(found.index) == link);
-        if let Some(found) = ours
-            && let Err(error) = port.remove_link(found.index).await
-        {
-            tracing::warn!(nic = self.spec.name, "A link is left behind: {error}");
-        }
-    }
-
     fn perform(
-        &self,
+        &mut self,
         effect: Effect,
         entered: &Entered,
         link: Option<u32>,
     ) -> Option<BoxFuture<'static, (Event, Option<u32>)>> {
-        let (port, namespace, spec, mac) =
-            (entered.port.clone(), entered.namespace.clone(), self.spec.clone(), self.mac);
+        let seen = self.parent.borrow().clone();
+        let site = Site {
+            host: self.host.clone(),
+            port: entered.port.clone(),
+            namespace: entered.namespace.clone(),
+            spec: self.spec.clone(),
+            mac: self.mac,
+            store: self.store.clone(),
+        };
         match effect {
-            Effect::Make { parent } => {
-                let (host, lease) = (self.host.clone(), self.lease.clone());
+            Effect::Make { parent: index } => {
+                if self.spec.link == LinkKind::Dedicated {
+                    let held = seen.as_ref().map(|seen| Held { index, carrier: seen.carrier, mac: seen.mac });
+                    self.held = held.or(self.held.take()).or(Some(Held { index, carrier: true, mac: None }));
+                }
                 let made = async move {
-                    match make(host.as_ref(), port.as_ref(), &namespace, &spec, mac, parent, &lease).await {
-                        Ok((index, fresh)) => (Event::Made { fresh }, Some(index)),
+                    match make(&site, seen, index).await {
+                        Ok(Made { link, fresh }) => (Event::Made { fresh }, Some(link)),
                         Err(error) => (Event::Failed(error), None),
                     }
                 };
@@ -288,12 +352,12 @@ impl Worker {
             }
             Effect::Probe => {
                 let link = link?;
-                Some(async move { (probe(&namespace, link, mac, &spec).await, None) }.boxed())
+                Some(async move { (probe(&site, seen, link).await.unwrap_or_else(Event::Failed), None) }.boxed())
             }
             Effect::Configure => {
                 let link = link?;
                 let configured = async move {
-                    match configure(port.as_ref(), link, &spec).await {
+                    match configure(&site, seen, link).await {
                         Ok(()) => (Event::Configured, None),
                         Err(error) => (Event::Failed(error), None),
                     }
@@ -303,10 +367,8 @@ impl Worker {
             Effect::Announce => {
                 let link = link?;
                 let announced = async move {
-                    if let Ok(prober) = Prober::open(namespace.as_fd(), link, mac)
-                        && let Err(error) = prober.announce(&v4(&spec.addresses)).await
-                    {
-                        tracing::debug!(nic = spec.name, "The addresses are not announced: {error}");
+                    if let Err(error) = announce(&site, seen, link).await {
+                        tracing::debug!(nic = site.spec.name, "The addresses are not announced: {error}");
                     }
                     pending().await
                 };
@@ -317,71 +379,31 @@ impl Worker {
     }
 }
 
-fn is_ours(link: &LinkRecord, name: &str, mac: Mac) -> bool {
-    link.name == name && link.kind == "macvlan" && link.address == mac.0
-}
-
-/// Makes the link, or takes over the one that is there; tells its number, and whether it is new.
-async fn make(
-    host: &dyn Port,
-    port: &dyn Port,
-    namespace: &Namespace,
-    spec: &Spec,
-    mac: Mac,
-    parent: u32,
-    lease: &Path,
-) -> Result<(u32, bool), Error> {
-    let found = async || Ok::<_, Error>(port.snapshot().await?.links.into_iter().find(|link| link.name == spec.name));
-    if let Some(link) = found().await? {
-        if !is_ours(&link, &spec.name, mac) {
-            return Err(Error::new(
-                Kind::NotSupported,
-                format!("The namespace has a link \"{}\" already, which is not ours.", spec.name),
-            ));
-        }
-        if link.parent == Some(parent) && link.up {
-            let now = port.snapshot().await?;
-            let is_set = |address| now.addresses.iter().any(|now| now.link == link.index && now.address == address);
-            if spec.dhcp.is_none() {
-                return Ok((link.index, !spec.addresses.iter().copied().all(is_set)));
-            }
-            // An address whose lease is over, or not known, goes with the link.
-            let bare = !now.addresses.iter().any(|now| now.link == link.index && now.address.address.is_ipv4());
-            if bare || leased(lease, mac).is_some_and(|held| is_set(held.lease.prefixed())) {
-                return Ok((link.index, bare));
-            }
-        }
-        port.remove_link(link.index).await?;
-    }
-    let link = Macvlan { name: spec.name.clone(), parent, mac, mtu: spec.mtu, mode: spec.mode };
-    match host.make_macvlan(&link, namespace.as_fd()).await {
-        Err(error) if error.errno != Some(EXISTS) => return Err(error.into()),
-        // Somebody was quicker; whether it was us is seen below.
-        _ => {}
-    }
-    match found().await? {
-        Some(link) if is_ours(&link, &spec.name, mac) => Ok((link.index, true)),
-        _ => Err(Error::new(Kind::Failed, format!("The link \"{}\" was made and is not there.", spec.name))),
+/// A parent of which nothing is known but its number: one that was taken before the daemon was started.
+fn away(index: u32) -> ParentLink {
+    ParentLink {
+        index,
+        kind: String::new(),
+        mac: None,
+        mtu: 0,
+        carrier: true,
+        switched_off: 0,
+        default_route: false,
+        is_port: false,
+        carries: None,
+        addresses: Vec::new(),
     }
 }
 
-/// The lease that a former daemon had.
-fn leased(file: &Path, mac: Mac) -> Option<Held> {
-    match Record::new(file.to_owned(), mac).load() {
-        Some(Remembered::Holds(held)) => Some(held),
-        _ => None,
-    }
-}
-
-/// What the DHCP client has to know of a parent.
-fn leased_parent(network: &NetworkStatus, name: &str) -> task::Parent {
-    let link = network.links.values().find(|link| link.name == name);
-    link.map(|link| task::Parent { carrier: link.carrier, mtu: link.mtu, addresses: link.addresses.clone() })
-        .unwrap_or_default()
+async fn make(site: &Site, parent: Option<ParentLink>, index: u32) -> Result<Made, Error> {
+    let parent = parent.filter(|parent| parent.index == index).unwrap_or_else(|| away(index));
+    site.spec.link.check(&site.spec.parent, &parent)?;
+    site.make(&parent).await
 }
 
 /// Sets what is not set yet; what is there and right is not touched.
-async fn configure(port: &dyn Port, link: u32, spec: &Spec) -> Result<(), Error> {
+async fn configure(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
+    let (spec, port) = (&site.spec, site.port.as_ref());
     let now = port.snapshot().await?;
     for address in &spec.addresses {
         if !now.addresses.iter().any(|found| found.link == link && found.address == *address) {
@@ -396,33 +418,45 @@ async fn configure(port: &dyn Port, link: u32, spec: &Spec) -> Result<(), Error>
             port.add_default_route(link, gateway, spec.metric).await?;
         }
     }
-    Ok(())
-}
-
-async fn probe(namespace: &Namespace, link: u32, mac: Mac, spec: &Spec) -> Event {
-    let asked = match Prober::open(namespace.as_fd(), link, mac) {
-        Ok(prober) => prober.probe(&v4(&spec.addresses), Pace::Full).await,
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(None) => Event::Clear,
-        Ok(Some((address, owner))) => Event::Taken(Error::new(
-            Kind::AddressInUse,
-            format!("The address \"{address}\" of the NIC \"{}\" is in use by \"{owner}\".", spec.name),
-        )),
-        Err(error) => Event::Failed(Error::new(
-            Kind::Failed,
-            format!("Whether an address of the NIC \"{}\" is in use cannot be asked: {error}.", spec.name),
-        )),
+    for route in &spec.routes {
+        port.add_route(link, *route).await?;
+    }
+    match parent {
+        Some(parent) => site.configure_host(&parent).await,
+        None => Ok(()),
     }
 }
 
-fn v4(addresses: &[Prefixed]) -> Vec<Ipv4Addr> {
-    let v4 = |prefixed: &Prefixed| match prefixed.address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    };
-    addresses.iter().filter_map(v4).collect()
+/// Speaks ARP where others would hear of the addresses.
+async fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Prober, Error> {
+    let wire = site.wire(link, &parent.unwrap_or_else(|| away(link))).await?;
+    Prober::open(wire.as_fd(), wire.link, wire.mac).map_err(|error| unasked(site, &error))
+}
+
+fn unasked(site: &Site, error: &std::io::Error) -> Error {
+    let name = &site.spec.name;
+    Error::new(Kind::Failed, format!("Whether an address of the NIC \"{name}\" is in use cannot be asked: {error}."))
+}
+
+async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
+    let addresses = v4(&site.spec.addresses);
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    prober(site, parent, link).await?.announce(&addresses).await.map_err(|error| unasked(site, &error))
+}
+
+async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Event, Error> {
+    let addresses = v4(&site.spec.addresses);
+    if addresses.is_empty() {
+        return Ok(Event::Clear);
+    }
+    let asked =
+        prober(site, parent, link).await?.probe(&addresses, Pace::Full).await.map_err(|error| unasked(site, &error))?;
+    let Some((address, owner)) = asked else { return Ok(Event::Clear) };
+    let name = &site.spec.name;
+    let message = format!("The address \"{address}\" of the NIC \"{name}\" is in use by \"{owner}\".");
+    Ok(Event::Taken(Error::new(Kind::AddressInUse, message)))
 }
 
 async fn replaced(namespace: Option<Arc<Namespace>>, target: &Target) {
@@ -437,14 +471,14 @@ async fn replaced(namespace: Option<Arc<Namespace>>, target: &Target) {
     }
 }
 
-async fn next(entered: &mut Option<Entered>) -> Option<KernelEvent> {
+async fn next(entered: &mut Option<Entered>) -> KernelEvent {
     match entered {
         None => pending().await,
         Some(entered) => match entered.events.next().await {
             None => pending().await,
             Some(event) => {
                 entered.ipv6.apply(&event);
-                Some(event)
+                event
             }
         },
     }

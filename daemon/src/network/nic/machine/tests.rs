@@ -58,6 +58,18 @@ fn a_cable_that_is_pulled_changes_the_state_and_nothing_else() {
 }
 
 #[test]
+fn a_doubt_is_settled_without_giving_anything_up() {
+    let mut machine = ready(Conflict::Refuse);
+    assert_eq!(machine.step(Event::Doubt), []);
+    machine.step(Event::Made { fresh: false });
+    machine.step(Event::Configured);
+    assert_eq!(machine.step(Event::Doubt), [Effect::Make { parent: 7 }]);
+    assert_eq!(machine.step(Event::Made { fresh: false }), [Effect::Configure]);
+    assert_eq!(machine.step(Event::Configured), [Effect::Announce]);
+    assert_eq!(machine.state(), "up");
+}
+
+#[test]
 fn what_goes_away_is_waited_for() {
     let mut machine = ready(Conflict::Warn);
     machine.step(Event::Made { fresh: true });
@@ -99,6 +111,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Configured),
         1 => Just(Event::Failed(error())),
         1 => Just(Event::LinkGone),
+        1 => Just(Event::Doubt),
         1 => Just(Event::RetryDue),
     ]
 }

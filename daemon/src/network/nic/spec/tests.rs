@@ -8,11 +8,31 @@ fn a_specification_is_read_with_its_defaults() {
     let spec = Spec::parse(GOOD).unwrap();
     assert_eq!((spec.name.as_str(), spec.parent.as_str()), ("plc0", "eth0"));
     assert_eq!(spec.place, Place::Path("/run/netns/plc".into()));
-    assert_eq!((spec.mode, spec.conflict, spec.mac, spec.metric), (Mode::Bridge, Conflict::Refuse, None, 0));
+    assert_eq!(spec.link, LinkKind::Macvlan(Mode::Bridge));
+    assert_eq!((spec.conflict, spec.mac, spec.metric, spec.routes.len()), (Conflict::Refuse, None, 0, 0));
     let more = "mode: private\nconflict: warn\nmac: 02:00:00:00:00:07\nmtu: 1400\ngateway: 192.0.2.1\nmetric: 50\n";
     let spec = Spec::parse(&format!("{GOOD}{more}").replace("namespace: /run/netns/plc", "pid: 12")).unwrap();
     assert_eq!((spec.place, spec.mtu, spec.metric), (Place::Process(12), Some(1400), 50));
-    assert_eq!((spec.gateway, spec.mode), (Some(Ipv4Addr::new(192, 0, 2, 1)), Mode::Private));
+    assert_eq!((spec.gateway, spec.link), (Some(Ipv4Addr::new(192, 0, 2, 1)), LinkKind::Macvlan(Mode::Private)));
+}
+
+#[test]
+fn every_type_of_link_is_read() {
+    let of = |more: &str| Spec::parse(&format!("{GOOD}{more}")).unwrap().link;
+    assert_eq!(of("mode: passthru\n"), LinkKind::Macvlan(Mode::Passthru));
+    assert_eq!(of("type: vlan\nvlan: 7\n"), LinkKind::Vlan(7));
+    assert_eq!(of("type: routed\n"), LinkKind::Routed);
+    assert_eq!(of("type: dedicated\n"), LinkKind::Dedicated);
+    let bare = GOOD.replace("addresses: [192.0.2.7/24]\n", "type: dedicated\n");
+    assert!(Spec::parse(&bare).unwrap().addresses.is_empty());
+}
+
+#[test]
+fn routes_are_read() {
+    let text = format!("{GOOD}routes: [{{to: 198.51.100.0/24, via: 192.0.2.1, metric: 7}}, {{to: 203.0.113.5/32}}]\n");
+    let routes = Spec::parse(&text).unwrap().routes;
+    assert_eq!((routes[0].destination.to_string().as_str(), routes[0].metric), ("198.51.100.0/24", 7));
+    assert_eq!((routes[0].via, routes[1].via), (Some(Ipv4Addr::new(192, 0, 2, 1)), None));
 }
 
 #[test]
@@ -58,6 +78,22 @@ fn everything_that_cannot_work_is_refused_with_its_place() {
         ("kind: nic", "kind: nic\ngateway: 192.0.2.7", "\"gateway\" is an address of the NIC itself."),
         ("kind: nic", "kind: nic\nmac: 01:00:5e:00:00:01", "\"mac\" is the address of a group"),
         ("kind: nic", "kind: nic\nmac: 00:00:00:00:00:00", "\"mac\" is the address of a group"),
+        ("kind: nic", "kind: nic\ntype: ipvlan", "nic:2:7: \"type\" must be \"macvlan\", \"vlan\", \"dedicated\" or"),
+        ("kind: nic", "kind: nic\nmode: loose", "\"mode\" must be \"bridge\", \"private\", \"vepa\" or"),
+        (
+            "kind: nic",
+            "kind: nic\ntype: routed\nmode: vepa",
+            "\"mode\" is for the type \"macvlan\", and this one is \"routed\".",
+        ),
+        ("kind: nic", "kind: nic\nvlan: 7", "\"vlan\" is for the type \"vlan\", and this one is \"macvlan\"."),
+        ("kind: nic", "kind: nic\ntype: vlan", "\"vlan\" is missing"),
+        ("kind: nic", "kind: nic\ntype: vlan\nvlan: 4095", "\"vlan\" must be an integer from 1 to 4094"),
+        ("kind: nic", "kind: nic\ntype: dedicated\nmac: 02:00:00:00:00:07", "\"mac\" must not be given: the link has"),
+        ("kind: nic", "kind: nic\nmode: passthru\nmac: 02:00:00:00:00:07", "\"mac\" must not be given: the link has"),
+        ("kind: nic", "kind: nic\nroutes: [{to: 0.0.0.0/0}]", "\"routes[0].to\" must be an IPv4 network"),
+        ("kind: nic", "kind: nic\nroutes: [{to: 198.51.100.1/24}]", "\"routes[0].to\" has bits beyond its prefix."),
+        ("kind: nic", "kind: nic\nroutes: [{to: 198.51.100.0/24, via: 203.0.113.1}]", "\"routes[0].via\" lies outside"),
+        ("kind: nic", "kind: nic\nroutes: [{to: 198.51.100.0/24, by: x}]", "\"routes[0].by\" is not a known key."),
         ("kind: nic", "kind: nic\nmac: eth", "\"mac\" is no MAC address: six pairs"),
     ] {
         let text = GOOD.replacen(from, to, 1);
