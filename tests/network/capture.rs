@@ -56,6 +56,13 @@ impl Capture {
         self.frames.lock().unwrap().iter().filter_map(|(at, frame)| Dhcp::read(*at, frame)).collect()
     }
 
+    /// When an address was announced for the first time, which is when it was set.
+    pub fn announced(&self, address: Ipv4Addr) -> Option<Duration> {
+        let frames = self.frames.lock().unwrap();
+        let announces = |frame: &[u8]| arp_line(frame) == Some(format!("ARP announcement of {address}"));
+        frames.iter().find(|(_, frame)| announces(frame)).map(|(at, _)| *at)
+    }
+
     /// Waits for a message of the client that fits, and returns the first one.
     pub async fn said(&self, what: &str, fits: impl Fn(&Dhcp) -> bool) -> Dhcp {
         until(what, async || self.dhcp().into_iter().find(&fits)).await

@@ -126,9 +126,14 @@ pub fn nic(name: &str) -> Arc<NicStatus> {
         parent_name: "eth0".to_owned(),
         parent: Some(2),
         mac: Some(Mac([2, 0, 0, 0, 0, 7])),
+        mode: "static",
         state: "up",
         addresses: Vec::new(),
         gateway: String::new(),
+        dns: Vec::new(),
+        domain: String::new(),
+        ntp: Vec::new(),
+        lease_expires: 0,
         error: None,
     })
 }

@@ -33,7 +33,7 @@ impl Monitor {
         let monitor = Self { child: command.spawn().unwrap(), log };
         // It listens once it reports a link that comes.
         until("the monitor listens", async || {
-            net.ip("link add probe0 type dummy");
+            net.ip("link add probe0 type bridge");
             net.ip("link del probe0");
             monitor.text().contains("probe0").then_some(())
         })
