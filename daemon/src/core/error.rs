@@ -55,13 +55,27 @@ pub enum Kind {
     UnknownLink,
     /// Somebody else has the network address.
     AddressInUse,
+    /// The specification of a vPLC is malformed.
+    InvalidVplc,
+    /// There is no such vPLC.
+    UnknownVplc,
+    /// The container engine cannot be reached.
+    EngineUnavailable,
+    /// The container engine refused or failed.
+    EngineFailed,
+    /// An image is neither here nor to be had.
+    ImageUnavailable,
+    /// Something that is not ours has the name of a container or volume that is to be made.
+    NameInUse,
+    /// A vPLC ended by itself too often, or does not get healthy.
+    VplcFailed,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 29] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -83,6 +97,13 @@ impl Kind {
         Self::InvalidNic,
         Self::UnknownLink,
         Self::AddressInUse,
+        Self::InvalidVplc,
+        Self::UnknownVplc,
+        Self::EngineUnavailable,
+        Self::EngineFailed,
+        Self::ImageUnavailable,
+        Self::NameInUse,
+        Self::VplcFailed,
         Self::Failed,
     ];
 
@@ -114,6 +135,13 @@ impl Kind {
             Self::InvalidNic => ("org.orchestratord1.Error.InvalidNic", 30),
             Self::UnknownLink => ("org.orchestratord1.Error.UnknownLink", 31),
             Self::AddressInUse => ("org.orchestratord1.Error.AddressInUse", 32),
+            Self::InvalidVplc => ("org.orchestratord1.Error.InvalidVplc", 40),
+            Self::UnknownVplc => ("org.orchestratord1.Error.UnknownVplc", 41),
+            Self::EngineUnavailable => ("org.orchestratord1.Error.EngineUnavailable", 42),
+            Self::EngineFailed => ("org.orchestratord1.Error.EngineFailed", 43),
+            Self::ImageUnavailable => ("org.orchestratord1.Error.ImageUnavailable", 44),
+            Self::NameInUse => ("org.orchestratord1.Error.NameInUse", 45),
+            Self::VplcFailed => ("org.orchestratord1.Error.VplcFailed", 46),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

@@ -58,7 +58,7 @@ impl Attachments {
         wait: bool,
     ) -> Result<String, Error> {
         let spec = Spec::parse(&text)?;
-        let name = spec.name.clone();
+        let name = spec.key();
         if let Some(attached) = self.nics.get(&name) {
             if attached.text == text {
                 return Ok(name);
@@ -103,7 +103,7 @@ impl Attachments {
             remove: removal,
         };
         let task = tokio::spawn(worker.run());
-        self.nics.insert(spec.name.clone(), Attached { spec, text, mac, remove, task });
+        self.nics.insert(spec.key(), Attached { spec, text, mac, remove, task });
     }
 
     /// Detaches a NIC; its link is gone afterwards. The hardware address stays kept for the name.

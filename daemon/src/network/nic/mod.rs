@@ -21,7 +21,7 @@ const RETRY_MOST: Duration = Duration::from_mins(5);
 /// A NIC as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicStatus {
-    /// Name, also of the link.
+    /// Name, also of the link; after the name of the vPLC and a slash if it belongs to one.
     pub name: String,
     /// Name of the parent.
     pub parent_name: String,

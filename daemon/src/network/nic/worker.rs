@@ -57,7 +57,7 @@ impl Worker {
     /// The status of a NIC of which nothing is there yet.
     pub fn first_status(spec: &Spec, mac: Mac) -> NicStatus {
         NicStatus {
-            name: spec.name.clone(),
+            name: spec.key(),
             parent_name: spec.parent.clone(),
             parent: None,
             mac,
