@@ -2,6 +2,7 @@
 #![expect(clippy::doc_markdown, reason = "the comments are the help text, where backticks would be seen")]
 
 pub mod artifact;
+pub mod vplc;
 
 use std::path::PathBuf;
 
@@ -64,6 +65,13 @@ Exit codes:
    30  invalid specification of a NIC
    31  there is no such network link
    32  somebody else has the network address
+   40  invalid specification of a vPLC
+   41  there is no such vPLC
+   42  the container engine cannot be reached
+   43  the container engine refused or failed
+   44  an image cannot be had
+   45  something that is not ours has the name of a container or volume
+   46  a vPLC ended by itself too often, or does not get healthy
   130  interrupted by Ctrl-C; the deployment goes on
   143  asked to terminate; the deployment goes on";
 
@@ -178,6 +186,13 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: NicCommand,
+    },
+
+    /// Run virtual PLCs
+    Vplc {
+        /// What to do.
+        #[command(subcommand)]
+        command: vplc::VplcCommand,
     },
 
     /// Print how the host is, as OpenMetrics text

@@ -8,7 +8,7 @@ use orchestratord::core::error::Kind;
 use orchestratord::core::name::dbus_unescape;
 use orchestratord_dbus::{
     BUS_NAME, ComponentProxy, ErrorPair, HostProxy, JobProxy, ManagedObjects, ManagerProxy, NetworkProxy,
-    ObjectManagerProxy, Options, ROOT_PATH, UpdateProxy,
+    ObjectManagerProxy, Options, ROOT_PATH, UpdateProxy, VplcProxy, VplcsProxy,
 };
 use tokio::time::timeout;
 use zbus::message::Type;
@@ -148,6 +148,17 @@ impl Client {
     /// Calls to `Network`.
     pub async fn network(&self) -> Result<NetworkProxy<'static>, Failure> {
         self.proxy(NetworkProxy::builder(&self.connection)).await
+    }
+
+    /// Calls to `Vplcs`.
+    pub async fn vplcs(&self) -> Result<VplcsProxy<'static>, Failure> {
+        self.proxy(VplcsProxy::builder(&self.connection)).await
+    }
+
+    /// Calls to the vPLC at this path.
+    pub async fn vplc(&self, path: String) -> Result<VplcProxy<'static>, Failure> {
+        let path = OwnedObjectPath::try_from(path).map_err(|error| Failure::from_bus(&error))?;
+        self.proxy(VplcProxy::builder(&self.connection).path(path)).await
     }
 
     /// Calls to `Host`.

@@ -17,7 +17,7 @@ use crate::output::{Moment, Table, complain, print, printable, show};
 use crate::plan::{self, Step};
 use crate::progress::percent;
 use crate::view::{ComponentView, JobView, UpdateView, View};
-use crate::{PROGRAM, links, nics, watch};
+use crate::{PROGRAM, links, nics, vplcs, watch};
 
 /// Runs a command that needs the daemon; returns the exit code.
 pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
@@ -55,6 +55,7 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
         Command::Nic { command: NicCommand::Show { name } } => nics::show_nic(&name, json).await,
         Command::Nic { command: NicCommand::Attach { file, wait } } => nics::attach(&file, wait, json).await,
         Command::Nic { command: NicCommand::Detach { name } } => nics::detach(&name).await,
+        Command::Vplc { command } => vplcs::run(command, json).await,
         Command::Metrics => metrics(json).await,
         Command::Reload => {
             let update = Client::connect().await?.update().await?;

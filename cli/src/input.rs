@@ -36,6 +36,14 @@ pub fn manifest_from_stdin() -> Result<Manifest, Failure> {
     Ok(Manifest { text, base_directory: base_directory(Path::new(""))? })
 }
 
+/// Reads another document, or standard input if the path is `-`; `what` it is, and the error if it is no text.
+pub fn document(path: &Path, what: &str, kind: Kind) -> Result<String, Failure> {
+    if path == Path::new("-") {
+        return text(std::io::stdin().lock(), Path::new("standard input"), what, kind);
+    }
+    text(open(path, what)?, path, what, kind)
+}
+
 /// Reads the file with the Components of a split Topology.
 pub fn topology_components(path: &Path) -> Result<String, Failure> {
     text(open(path, "Topology")?, path, "Topology", Kind::InvalidTopology)

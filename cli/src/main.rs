@@ -26,6 +26,7 @@ mod shell;
 mod story;
 mod told;
 mod view;
+mod vplcs;
 mod watch;
 
 use std::path::Path;

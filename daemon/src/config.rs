@@ -177,6 +177,7 @@ impl Settings {
             server_certificate: options.path("ServerCertificate")?,
             runner: options.word("Runner", &RUNNERS)?,
             reboot_command: options.reboot_command()?,
+            engine_socket: options.path("EngineSocket")?.unwrap_or_else(|| PathBuf::from("/run/docker.sock")),
             host_history: options.get("HostHistory").map_or(Ok(false), |value| value.boolean())?,
             metrics_socket: options.path("MetricsSocket")?,
             data_dir,

@@ -24,6 +24,8 @@ use crate::update::environment::Environment;
 use crate::update::reboot::{BOOT_ID_PATH, CommandHost, Host};
 use crate::update::runner::Runner;
 use crate::update::runner::process::ProcessRunner;
+use crate::vplc::{self, engine::docker::DockerEngine};
+use crate::vplc_nics::NetworkNics;
 
 /// Output of calls that run as units passes through here; it survives the daemon, and not the machine.
 const SPOOL: &str = "/run/orchestrator/calls";
@@ -41,6 +43,7 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
     let connection = zbus::connection::Builder::system().build().await.context("Cannot connect to the system bus")?;
     let datastore = settings.datastore_dir.clone();
     let (history, metrics_socket) = (settings.host_history, settings.metrics_socket.clone());
+    let engine_socket = settings.engine_socket.clone();
     let runner = runner(settings.runner, &connection).await?;
     let load = {
         let runner = runner.clone();
@@ -70,19 +73,28 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
         metrics_socket,
         stop.clone(),
     );
-    let both_stop = stop.clone();
+    let (vplc_actor, vplc) = vplc::actor::Actor::new(
+        Arc::new(DockerEngine::new(&engine_socket)),
+        Arc::new(NetworkNics::new(network.clone())),
+        network::nic::spec::Spec::check_section,
+        &datastore,
+        jobs.clone(),
+        stop.clone(),
+    );
+    let all_stop = stop.clone();
     let actor = Box::pin(async move {
-        both(actor.run(), network_actor.run(), &both_stop).await;
+        let others = both(network_actor.run(), vplc_actor.run(), &all_stop);
+        both(actor.run(), others, &all_stop).await;
         drop(lock);
     });
-    Ok(Parts { update, network, jobs, actor, stop })
+    Ok(Parts { update, network, vplc, jobs, actor, stop })
 }
 
-/// Ends when both actors have ended as they were told to, or at once if one of them ends on its own.
-async fn both(update: impl Future<Output = ()>, network: impl Future<Output = ()>, stop: &CancellationToken) {
-    match select(pin!(update), pin!(network)).await {
-        Either::Left(((), network)) if stop.is_cancelled() => network.await,
-        Either::Right(((), update)) if stop.is_cancelled() => update.await,
+/// Ends when both have ended as they were told to, or at once if one of them ends on its own.
+async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>, stop: &CancellationToken) {
+    match select(pin!(one), pin!(other)).await {
+        Either::Left(((), other)) if stop.is_cancelled() => other.await,
+        Either::Right(((), one)) if stop.is_cancelled() => one.await,
         _ => {}
     }
 }

@@ -22,6 +22,7 @@ use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::network::handle::NetworkHandle;
 use crate::update::handle::{StopPoint, UpdateHandle, UpdateState, UpdateStatus};
+use crate::vplc::handle::VplcHandle;
 
 /// How long the actors may take to put things in order after they were told to stop. The unit allows 90 s in all.
 const STOP_LIMIT: Duration = Duration::from_mins(1);
@@ -34,6 +35,8 @@ pub struct Parts {
     pub update: UpdateHandle,
     /// The door to the network domain.
     pub network: NetworkHandle,
+    /// The door to the vPLC domain.
+    pub vplc: VplcHandle,
     /// All Jobs.
     pub jobs: Jobs,
     /// The actors of all domains. They are not polled before the bus name is owned, so the name keeps two daemons
@@ -51,14 +54,14 @@ impl fmt::Debug for Parts {
 
 /// Runs the daemon on the system bus until it is told to stop. An error is worth an exit code other than 0.
 pub async fn run(parts: Parts) -> anyhow::Result<()> {
-    let Parts { update, network, jobs, actor, stop } = parts;
+    let Parts { update, network, vplc, jobs, actor, stop } = parts;
     // First of all, so that no signal finds the default action in place.
     let mut terminate = signal(SignalKind::terminate()).context("Cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("Cannot listen for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("Cannot listen for SIGHUP")?;
 
     let (phase, phases) = watch::channel(Phase::Starting);
-    let bus = Bus::open(zbus::connection::Builder::system(), &update, &jobs, &network, phases).await?;
+    let bus = Bus::open(zbus::connection::Builder::system(), &update, &jobs, &network, &vplc, phases).await?;
     bus.claim().await?;
     let mut actor = tokio::spawn(actor);
 
@@ -67,7 +70,7 @@ pub async fn run(parts: Parts) -> anyhow::Result<()> {
         _ = interrupt.recv() => Ok("SIGINT"),
         () = bus.closed() => Err("The connection to the system bus was lost"),
         _ = &mut actor => Err("The update service ended unexpectedly"),
-        never = serve(&phase, &bus, &update, &network, hangup) => match never {},
+        never = serve(&phase, &bus, &update, &network, &vplc, hangup) => match never {},
     };
 
     phase.send_replace(Phase::Stopping);
@@ -94,11 +97,12 @@ async fn serve(
     bus: &Bus,
     update: &UpdateHandle,
     network: &NetworkHandle,
+    vplc: &VplcHandle,
     hangup: Signal,
 ) -> Infallible {
     let publisher = bus.publisher();
     // Whoever waits for the daemon to be ready finds what the actors knew at their start.
-    if let Err(error) = answers(update, network, &publisher).await {
+    if let Err(error) = answers(update, network, vplc, &publisher).await {
         tracing::error!("The start is not complete: {error}");
         // An actor is gone, which ends the daemon elsewhere.
         return std::future::pending().await;
@@ -111,7 +115,7 @@ async fn serve(
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "orchestratord is ready");
     tokio::select! {
         never = reload_at(hangup, update) => never,
-        never = watch_over(update, network, publisher) => never,
+        never = watch_over(update, network, vplc, publisher) => never,
         never = tell_status(update, line) => never,
     }
 }
@@ -137,7 +141,12 @@ async fn reload_at(mut hangup: Signal, update: &UpdateHandle) -> Infallible {
 }
 
 /// Pats the watchdog, each time only after every actor has answered.
-async fn watch_over(update: &UpdateHandle, network: &NetworkHandle, publisher: Publisher) -> Infallible {
+async fn watch_over(
+    update: &UpdateHandle,
+    network: &NetworkHandle,
+    vplc: &VplcHandle,
+    publisher: Publisher,
+) -> Infallible {
     let Some(period) = sd_notify::watchdog_enabled() else {
         return std::future::pending().await;
     };
@@ -146,7 +155,7 @@ async fn watch_over(update: &UpdateHandle, network: &NetworkHandle, publisher: P
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match timeout(half, answers(update, network, &publisher)).await {
+        match timeout(half, answers(update, network, vplc, &publisher)).await {
             Ok(Ok(())) => tell(&[NotifyState::Watchdog]),
             Ok(Err(error)) => tracing::error!("The watchdog is not patted: {error}"),
             Err(_) => tracing::error!("The watchdog is not patted: an actor does not answer."),
@@ -154,9 +163,15 @@ async fn watch_over(update: &UpdateHandle, network: &NetworkHandle, publisher: P
     }
 }
 
-async fn answers(update: &UpdateHandle, network: &NetworkHandle, publisher: &Publisher) -> Result<(), Error> {
+async fn answers(
+    update: &UpdateHandle,
+    network: &NetworkHandle,
+    vplc: &VplcHandle,
+    publisher: &Publisher,
+) -> Result<(), Error> {
     update.ping().await?;
     network.ping().await?;
+    vplc.ping().await?;
     publisher.flush().await
 }
 

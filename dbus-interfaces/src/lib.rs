@@ -29,10 +29,12 @@ use zbus::{DBusError, OwnedObjectPath, OwnedVariant, Variant};
 
 /// Bus name of the daemon.
 pub const BUS_NAME: &str = "org.orchestratord1";
-/// Path of the object that stands for the System; it carries Manager, Update, Network, Host and `ObjectManager`.
+/// Path of the object that stands for the System; it carries Manager, Update, Network, Vplcs, Host and `ObjectManager`.
 pub const ROOT_PATH: &str = "/org/orchestratord1";
 /// Below this path, `/<type>/<id>` (both escaped) is a Component.
 pub const COMPONENT_PREFIX: &str = "/org/orchestratord1/component";
+/// Below this path, `/<name>` (escaped) is a Vplc, and below that `/nic/<name>` (escaped) a Nic of it.
+pub const VPLC_PREFIX: &str = "/org/orchestratord1/vplc";
 /// Below this path, `/<name>` (escaped) is a Nic.
 pub const NIC_PREFIX: &str = "/org/orchestratord1/nic";
 /// Below this path, `/<number of the kernel>` is a Link.
@@ -306,6 +308,94 @@ pub trait Nic {
     /// When the lease ends, in seconds since 1970; 0 if never, or without a lease.
     #[zbus(property)]
     fn lease_expires(&self) -> zbus::Result<u64>;
+
+    /// What went wrong last.
+    #[zbus(property)]
+    fn last_error(&self) -> zbus::Result<ErrorPair>;
+}
+
+/// All vPLCs, and the engine that runs them.
+#[zbus::proxy(
+    interface = "org.orchestratord1.Vplcs",
+    default_service = "org.orchestratord1",
+    default_path = "/org/orchestratord1"
+)]
+pub trait Vplcs {
+    /// Makes a vPLC, or changes it, to be as specified (YAML), and returns the Job. Options: `image` h.
+    #[zbus(allow_interactive_auth)]
+    fn apply(&self, spec: &str, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// What `apply` would change: key, value now, value afterwards. No options.
+    #[zbus(allow_interactive_auth)]
+    fn plan(&self, spec: &str, options: Options<'_>) -> zbus::Result<Vec<(String, String, String)>>;
+
+    /// Removes a vPLC and returns the Job. Options: `keep-data` b.
+    #[zbus(allow_interactive_auth)]
+    fn delete(&self, name: &str, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// `docker` or `podman`; empty while none is connected.
+    #[zbus(property)]
+    fn engine(&self) -> zbus::Result<String>;
+
+    /// Version of the engine.
+    #[zbus(property)]
+    fn engine_version(&self) -> zbus::Result<String>;
+}
+
+/// A virtual PLC.
+#[zbus::proxy(interface = "org.orchestratord1.Vplc", default_service = "org.orchestratord1", assume_defaults = false)]
+pub trait Vplc {
+    /// Starts it and returns the Job. No options.
+    #[zbus(allow_interactive_auth)]
+    fn start(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops it and returns the Job. No options.
+    #[zbus(allow_interactive_auth)]
+    fn stop(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Stops and starts its runtime and returns the Job. No options.
+    #[zbus(allow_interactive_auth)]
+    fn restart(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Lets it start again although it had ended by itself too often. No options.
+    #[zbus(allow_interactive_auth)]
+    fn reset_failed(&self, options: Options<'_>) -> zbus::Result<()>;
+
+    /// The last lines of output. Options: `lines` u.
+    #[zbus(allow_interactive_auth)]
+    fn logs(&self, options: Options<'_>) -> zbus::Result<Vec<String>>;
+
+    /// Name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> zbus::Result<String>;
+
+    /// The specification that was applied.
+    #[zbus(property)]
+    fn spec(&self) -> zbus::Result<String>;
+
+    /// `running`, `stopped` or `deleted`.
+    #[zbus(property)]
+    fn desired(&self) -> zbus::Result<String>;
+
+    /// `unknown`, `starting`, `running`, `stopping`, `stopped`, `failed` or `deleting`.
+    #[zbus(property)]
+    fn container(&self) -> zbus::Result<String>;
+
+    /// `starting`, `healthy` or `unhealthy`; empty if nobody asks.
+    #[zbus(property)]
+    fn runtime(&self) -> zbus::Result<String>;
+
+    /// Name of its image, a blank, and its digest.
+    #[zbus(property)]
+    fn image(&self) -> zbus::Result<String>;
+
+    /// Since when its container does what it does, in microseconds since 1970.
+    #[zbus(property)]
+    fn since(&self) -> zbus::Result<u64>;
+
+    /// How often it was started again because it had ended by itself.
+    #[zbus(property)]
+    fn restarts(&self) -> zbus::Result<u32>;
 
     /// What went wrong last.
     #[zbus(property)]

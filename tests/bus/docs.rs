@@ -7,7 +7,8 @@ use orchestrator_tests::repository;
 use orchestratord::bus::MAX_DOCUMENT;
 use orchestratord::core::error::Kind;
 
-const INTERFACES: [&str; 8] = ["Manager", "Update", "Network", "Host", "Nic", "Link", "Component", "Job"];
+const INTERFACES: [&str; 10] =
+    ["Manager", "Update", "Network", "Host", "Vplcs", "Vplc", "Nic", "Link", "Component", "Job"];
 
 fn page() -> String {
     fs::read_to_string(repository().join("docs/dbus-api.md")).unwrap()

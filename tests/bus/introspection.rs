@@ -6,15 +6,17 @@ use std::path::PathBuf;
 
 use orchestrator_tests::bus::Bus;
 use orchestrator_tests::repository;
-use orchestrator_tests::scripted::{Daemon, component, link, nic, system};
+use orchestrator_tests::scripted::{Daemon, component, link, nic, system, vplc};
 use zbus::fdo::IntrospectableProxy;
 
-const INTERFACES: [(&str, &str); 8] = [
+const INTERFACES: [(&str, &str); 10] = [
     ("org.orchestratord1.Manager", "/org/orchestratord1"),
     ("org.orchestratord1.Update", "/org/orchestratord1"),
     ("org.orchestratord1.Network", "/org/orchestratord1"),
     ("org.orchestratord1.Host", "/org/orchestratord1"),
     ("org.orchestratord1.Nic", "/org/orchestratord1/nic/plc0"),
+    ("org.orchestratord1.Vplcs", "/org/orchestratord1"),
+    ("org.orchestratord1.Vplc", "/org/orchestratord1/vplc/press1"),
     ("org.orchestratord1.Link", "/org/orchestratord1/link/2"),
     ("org.orchestratord1.Component", "/org/orchestratord1/component/gateway/_31"),
     ("org.orchestratord1.Job", "/org/orchestratord1/job/1"),
@@ -31,6 +33,7 @@ async fn live() -> BTreeMap<&'static str, String> {
     let job = daemon.domain.jobs.begin("install", "system", 0);
     daemon.network.status.send_modify(|status| drop(status.links.insert(2, link(2, "eth0"))));
     daemon.network.status.send_modify(|status| drop(status.nics.insert("plc0".to_owned(), nic("plc0"))));
+    daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
     daemon.flush().await;
     let client = bus.connect().await;
     let mut files = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use orchestrator_tests::bus::Bus;
-use orchestrator_tests::scripted::{Daemon, component, system};
+use orchestrator_tests::scripted::{Daemon, Vplcs, component, system};
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobResult, LINGERING_JOBS};
 use orchestratord::network::handle::NetworkStatus;
@@ -283,7 +283,9 @@ async fn a_name_that_is_taken_is_said_so() {
     let (domain, handle) = orchestrator_tests::scripted::Domain::new(UpdateStatus::default());
     let (_network, network) = orchestrator_tests::scripted::Network::start(NetworkStatus::default());
     let (_phase, phases) = tokio::sync::watch::channel(orchestratord::bus::Phase::Starting);
-    let second = orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, &network, phases).await.unwrap();
+    let (_vplcs, vplc) = Vplcs::start();
+    let second =
+        orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, &network, &vplc, phases).await.unwrap();
     let error = second.claim().await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -16,6 +16,7 @@ use orchestratord::network::nic::link_kind::LinkKind;
 use orchestratord::network::nic::spec::Mode;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
 use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
+use orchestratord::vplc::handle::{Request as VplcRequest, VplcHandle, VplcStatus, VplcsStatus};
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::Bus;
@@ -98,6 +99,42 @@ impl Network {
     }
 }
 
+/// The two ends of a vPLC domain that refuses everything: the test holds the inner one.
+#[derive(Debug)]
+pub struct Vplcs {
+    /// What the outside sees.
+    pub status: watch::Sender<VplcsStatus>,
+}
+
+impl Vplcs {
+    /// vPLCs, and the door to them. Has to be called in a runtime.
+    pub fn start() -> (Self, VplcHandle) {
+        let (status, statuses) = watch::channel(VplcsStatus::default());
+        let (sender, mut requests) = mpsc::channel(8);
+        tokio::spawn(async move {
+            let refusal = || Error::new(Kind::UnknownVplc, "The vPLC is not in the script.");
+            while let Some(request) = requests.recv().await {
+                match request {
+                    VplcRequest::Ping(reply) => drop(reply.send(())),
+                    VplcRequest::Apply(_, reply) | VplcRequest::Order(_, _, _, reply) => {
+                        drop(reply.send(Err(refusal())))
+                    }
+                    VplcRequest::Plan(_, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),
+                }
+            }
+        });
+        (Self { status }, VplcHandle::new(sender, statuses))
+    }
+}
+
+/// A vPLC that runs.
+pub fn vplc(name: &str) -> Arc<VplcStatus> {
+    let (desired, container) = ("running", "running");
+    Arc::new(VplcStatus { name: name.to_owned(), desired, container, ..VplcStatus::default() })
+}
+
 /// A link with carrier.
 pub fn link(index: u32, name: &str) -> Arc<LinkStatus> {
     Arc::new(LinkStatus {
@@ -145,6 +182,8 @@ pub struct Daemon {
     pub domain: Domain,
     /// The network.
     pub network: Network,
+    /// The vPLCs.
+    pub vplcs: Vplcs,
     /// The face.
     pub face: Face,
     /// Where the daemon is in its life.
@@ -157,11 +196,12 @@ impl Daemon {
         let (domain, handle) = Domain::new(status);
         let (phase, phases) = watch::channel(Phase::Running);
         let (network, network_handle) = Network::start(NetworkStatus::default());
-        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases)
+        let (vplcs, vplc_handle) = Vplcs::start();
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, &vplc_handle, phases)
             .await
             .expect("the face on the bus");
         face.claim().await.expect("the bus name");
-        Self { domain, network, face, phase }
+        Self { domain, network, vplcs, face, phase }
     }
 
     /// Returns once everything so far is on the bus.

@@ -30,11 +30,13 @@ pub enum Action {
     Inspect,
     /// Change the network: attach and detach NICs.
     Network,
+    /// Change vPLCs: apply, delete, start, stop.
+    Vplc,
 }
 
 impl Action {
     /// Every action, for tests.
-    pub const ALL: [Self; 3] = [Self::Update, Self::Inspect, Self::Network];
+    pub const ALL: [Self; 4] = [Self::Update, Self::Inspect, Self::Network, Self::Vplc];
 
     /// The action's id in polkit.
     pub const fn id(self) -> &'static str {
@@ -42,6 +44,7 @@ impl Action {
             Self::Update => "org.orchestratord1.update",
             Self::Inspect => "org.orchestratord1.inspect",
             Self::Network => "org.orchestratord1.network",
+            Self::Vplc => "org.orchestratord1.vplc",
         }
     }
 
@@ -51,6 +54,7 @@ impl Action {
             Self::Update => "change the System",
             Self::Inspect => "inspect the System",
             Self::Network => "change the network",
+            Self::Vplc => "change vPLCs",
         }
     }
 }

@@ -14,8 +14,8 @@ use zbus::{Connection, OwnedObjectPath, interface};
 use super::auth::{Action, authorise};
 use super::error::Refusal;
 use super::publish::Publisher;
-use super::view::{error_pair, root_path, share, text, view};
-use crate::core::job::{JobResult, JobStatus};
+use super::view::{error_pair, root_path, share, text, view, vplc_path};
+use crate::core::job::{JobResult, JobStatus, VPLC_SUBJECT};
 
 view! {
     /// What a Job shows.
@@ -51,6 +51,11 @@ impl Job {
     pub(super) fn new(work: crate::core::job::Job, publisher: Publisher, view: watch::Receiver<JobView>) -> Self {
         Self { work, publisher, view }
     }
+
+    /// The vPLC that the Job works on.
+    fn vplc(&self) -> Option<&str> {
+        self.work.subject.strip_prefix(VPLC_SUBJECT)
+    }
 }
 
 // The documentation comments below are part of the interface: they come out as comments of the introspection data.
@@ -64,8 +69,8 @@ impl Job {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
-        // Install, Resume and Rollback are all that begins a Job.
-        authorise(connection, &call, Action::Update).await?;
+        let action = if self.vplc().is_some() { Action::Vplc } else { Action::Update };
+        authorise(connection, &call, action).await?;
         Ok(self.work.cancel()?)
     }
 
@@ -98,17 +103,16 @@ impl Job {
         self.work.id
     }
 
-    /// "install", "resume" or "rollback". More words may come.
+    /// "install", "resume" or "rollback"; of vPLCs "apply", "start", "stop", "restart" or "delete". More words may come.
     #[zbus(property(emits_changed_signal = "const"))]
     fn kind(&self) -> &'static str {
         self.work.kind
     }
 
-    /// The object that the Job works on; the System is /org/orchestratord1.
+    /// The object that the Job works on: a vPLC, or /org/orchestratord1, which is the System.
     #[zbus(property(emits_changed_signal = "const"))]
     fn subject(&self) -> OwnedObjectPath {
-        // The System is the only subject so far.
-        root_path()
+        self.vplc().map_or_else(root_path, vplc_path)
     }
 
     /// User id of the caller who began it; 0 for work that the daemon began by itself.

@@ -1,7 +1,7 @@
 //! The face on the bus: thin interfaces over the handles of the domains, and a task that publishes what changes.
 //!
-//! `/org/orchestratord1` carries Manager, Update, Network, Host and `ObjectManager`; below it stand one object per Component,
-//! Job, Link and Nic. Nothing here decides anything.
+//! `/org/orchestratord1` carries Manager, Update, Network, Vplcs, Host and `ObjectManager`; below it stand one object per
+//! Component, Job, Link, Nic and Vplc. Nothing here decides anything.
 
 pub mod auth;
 mod component;
@@ -16,6 +16,8 @@ mod options;
 mod publish;
 mod update;
 mod view;
+mod vplc;
+mod vplcs;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -30,6 +32,7 @@ pub use publish::{PACE, Publisher};
 use crate::core::job::Jobs;
 use crate::network::handle::NetworkHandle;
 use crate::update::handle::UpdateHandle;
+use crate::vplc::handle::VplcHandle;
 
 /// Bus name of the daemon.
 pub const NAME: &str = "org.orchestratord1";
@@ -69,7 +72,7 @@ pub enum BusError {
 pub struct Bus {
     connection: Connection,
     publisher: Publisher,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Bus {
@@ -79,12 +82,17 @@ impl Bus {
         update: &UpdateHandle,
         jobs: &Jobs,
         network: &NetworkHandle,
+        vplc: &VplcHandle,
         phase: watch::Receiver<Phase>,
     ) -> Result<Self, BusError> {
         let connection = builder.build().await.map_err(BusError::Connect)?;
-        let started = publish::Task::start(&connection, update, jobs, network, phase).await;
-        let (task, network, publisher) = started.map_err(BusError::Export)?;
-        Ok(Self { connection, publisher, tasks: [tokio::spawn(task.run()), tokio::spawn(network.run())] })
+        let started = publish::Task::start(&connection, update, jobs, network, vplc, phase).await;
+        let (task, network, vplc, publisher) = started.map_err(BusError::Export)?;
+        Ok(Self {
+            connection,
+            publisher,
+            tasks: [tokio::spawn(task.run()), tokio::spawn(network.run()), tokio::spawn(vplc.run())],
+        })
     }
 
     /// Takes the name, or fails if somebody else has it.

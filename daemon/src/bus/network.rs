@@ -93,6 +93,10 @@ impl Network {
     ) -> Result<(), Refusal> {
         let caller = authorise(connection, &call, Action::Network).await?;
         Options::new("DetachNic", &[], options)?;
+        if let Some((vplc, _)) = name.split_once('/') {
+            let message = format!("The NIC \"{name}\" belongs to the vPLC \"{vplc}\"; it changes with that.");
+            return Err(Error::new(Kind::NotSupported, message).into());
+        }
         self.handle.detach(name.chars().take(256).collect()).await?;
         tracing::info!(nic = name, caller, "A NIC was detached over the bus");
         self.publisher.flush().await?;

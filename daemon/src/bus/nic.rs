@@ -64,7 +64,7 @@ impl Nic {
 /// A NIC that the daemon made in a network namespace.
 #[interface(name = "org.orchestratord1.Nic")]
 impl Nic {
-    /// Name, also that of the link in the namespace.
+    /// Name, also that of the link in the namespace; after the name of the vPLC and a slash if it belongs to one.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> &str {
         &self.name

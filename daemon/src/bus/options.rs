@@ -2,6 +2,8 @@
 //! of an update must not silently change the update.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -14,6 +16,8 @@ use crate::update::handle::{InventoryScope, ManifestRequest, RebootMode, RunOpti
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Bytes that a path given as an option may have; the kernel takes no longer ones.
 const MAX_PATH: usize = 4096;
+/// Lines of output that are shown at once.
+const MAX_LINES: u32 = 10_000;
 /// Characters of the caller's own words that an error message repeats.
 const MAX_QUOTE: usize = 64;
 
@@ -148,6 +152,37 @@ impl Options {
     /// `force`.
     pub(super) fn force(&mut self) -> Result<bool, Error> {
         Ok(self.flag("force")?.unwrap_or_default())
+    }
+
+    /// `keep-data`.
+    pub(super) fn keep_data(&mut self) -> Result<bool, Error> {
+        Ok(self.flag("keep-data")?.unwrap_or_default())
+    }
+
+    /// `lines`: how many lines of output.
+    pub(super) fn lines(&mut self) -> Result<Option<u32>, Error> {
+        let lines = self.take("lines", "a number (\"u\")", |value| u32::try_from(value).ok())?;
+        match lines {
+            Some(number) if !(1..=MAX_LINES).contains(&number) => {
+                Err(self.bad("lines", &format!("is {number}, but a number from 1 to {MAX_LINES} is expected")))
+            }
+            lines => Ok(lines),
+        }
+    }
+
+    /// `image`: an open file.
+    pub(super) fn image(&mut self) -> Result<Option<File>, Error> {
+        let file = self.take("image", "a file descriptor (\"h\")", |value| match value {
+            Variant::Fd(fd) => fd.as_fd().try_clone_to_owned().ok().map(File::from),
+            _ => None,
+        })?;
+        match file {
+            // What is read from a pipe may never come, and a directory cannot be read at all.
+            Some(file) if !file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
+                Err(self.bad("image", "is not a regular file"))
+            }
+            file => Ok(file),
+        }
     }
 
     /// `scope` and `topology-components`.

@@ -5,6 +5,7 @@
 //! one sent before; progress is sent every [`PACE`] at most, and its last value always.
 
 mod network;
+mod vplc;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use crate::core::job::{JobChange, JobResult, JobState, JobStatus, Jobs, LogLine,
 use crate::network::handle::NetworkHandle;
 use crate::update::component::{ComponentKey, ComponentStatus};
 use crate::update::handle::{UpdateHandle, UpdateStatus};
+use crate::vplc::handle::VplcHandle;
 
 /// The shortest time between two signals of an object that say nothing but progress.
 pub const PACE: Duration = Duration::from_millis(100);
@@ -42,13 +44,14 @@ const PACED: [&str; 2] = ["Progress", "Step"];
 pub struct Publisher {
     update: mpsc::Sender<oneshot::Sender<()>>,
     network: mpsc::Sender<oneshot::Sender<()>>,
+    vplc: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 impl Publisher {
     /// Returns once everything that has happened so far is on the bus, progress included.
     pub async fn flush(&self) -> Result<(), Error> {
         let gone = || Error::new(Kind::Failed, "The bus service of orchestratord has stopped.");
-        for task in [&self.update, &self.network] {
+        for task in [&self.update, &self.network, &self.vplc] {
             let (done, published) = oneshot::channel();
             task.send(done).await.map_err(|_| gone())?;
             published.await.map_err(|_| gone())?;
@@ -182,11 +185,13 @@ impl Task {
         handle: &UpdateHandle,
         jobs: &Jobs,
         network: &NetworkHandle,
+        vplc: &VplcHandle,
         phase: watch::Receiver<Phase>,
-    ) -> zbus::Result<(Self, network::Task, Publisher)> {
+    ) -> zbus::Result<(Self, network::Task, vplc::Task, Publisher)> {
         let (sender, flushes) = mpsc::channel(16);
         let (network_sender, network_flushes) = mpsc::channel(16);
-        let publisher = Publisher { update: sender, network: network_sender };
+        let (vplc_sender, vplc_flushes) = mpsc::channel(16);
+        let publisher = Publisher { update: sender, network: network_sender, vplc: vplc_sender };
         let status = handle.status();
         let seen = status.borrow().clone();
 
@@ -218,7 +223,8 @@ impl Task {
         }
         task.publish(true).await;
         let network = network::Task::start(connection, network, &publisher, network_flushes).await?;
-        Ok((task, network, publisher))
+        let vplc = vplc::Task::start(connection, vplc, &publisher, vplc_flushes).await?;
+        Ok((task, network, vplc, publisher))
     }
 
     /// Publishes until the daemon ends.

@@ -87,9 +87,17 @@ pub(super) fn link_path(index: u32) -> OwnedObjectPath {
     path(format!("{ROOT}/link/{index}"))
 }
 
-/// Path of a NIC.
+/// Path of a NIC; one of a vPLC stands below that.
 pub(super) fn nic_path(name: &str) -> OwnedObjectPath {
-    path(format!("{ROOT}/nic/{}", dbus_escape(name)))
+    match name.split_once('/') {
+        Some((vplc, nic)) => path(format!("{ROOT}/vplc/{}/nic/{}", dbus_escape(vplc), dbus_escape(nic))),
+        None => path(format!("{ROOT}/nic/{}", dbus_escape(name))),
+    }
+}
+
+/// Path of a vPLC.
+pub(super) fn vplc_path(name: &str) -> OwnedObjectPath {
+    path(format!("{ROOT}/vplc/{}", dbus_escape(name)))
 }
 
 /// Path of the System.

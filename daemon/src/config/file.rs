@@ -13,7 +13,7 @@ use super::{ConfigError, LIST_LIMIT, STRING_LIMIT};
 use crate::core::document::{Document, DocumentKind, Place, Problem, WARNINGS_LIMIT, excerpt, place_after};
 
 /// Every option there is; a dot separates the two levels.
-pub(super) const KEYS: [&str; 30] = [
+pub(super) const KEYS: [&str; 31] = [
     "ArtifactVerifyKey",
     "ArtifactVerifyKeys",
     "ArtifactSources.Directory",
@@ -25,6 +25,7 @@ pub(super) const KEYS: [&str; 30] = [
     "ArtifactsCache.Path",
     "ArtifactsCache.Strict",
     "DownloadTimeoutSeconds",
+    "EngineSocket",
     "HostHistory",
     "HttpsClient.Certificate",
     "HttpsClient.Key",

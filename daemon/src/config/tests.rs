@@ -110,6 +110,7 @@ fn without_files_and_environment_there_are_defaults() {
             runner: RunnerChoice::Auto,
             reboot_command: None,
             host_history: false,
+            engine_socket: PathBuf::from("/run/docker.sock"),
             metrics_socket: None,
         }
     );
@@ -153,6 +154,7 @@ fn every_option_is_read() {
             "MaxParallel": 4,
             "QueryTimeoutSeconds": 5,
             "HostHistory": true,
+            "EngineSocket": "/run/podman/podman.sock",
             "MetricsSocket": "/run/orchestrator/metrics"
         }"#,
         "",
@@ -183,6 +185,7 @@ fn every_option_is_read() {
     assert_eq!(settings.artifact_sources, sources);
     assert_eq!((settings.download_retries, settings.download_timeout), (3, Duration::from_secs(7)));
     assert!(settings.host_history);
+    assert_eq!(settings.engine_socket, Path::new("/run/podman/podman.sock"));
     assert_eq!(settings.metrics_socket.as_deref(), Some(Path::new("/run/orchestrator/metrics")));
     assert_eq!(warnings, [""; 0]);
 }

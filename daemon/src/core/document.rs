@@ -46,6 +46,8 @@ pub enum DocumentKind {
     Configuration,
     /// What a NIC is to be.
     Nic,
+    /// What a vPLC is to be.
+    Vplc,
 }
 
 impl DocumentKind {
@@ -56,7 +58,7 @@ impl DocumentKind {
         match self {
             Self::Manifest | Self::Topology => 1024 * 1024,
             Self::Configuration => 256 * 1024,
-            Self::Nic => 64 * 1024,
+            Self::Nic | Self::Vplc => 64 * 1024,
         }
     }
 
@@ -66,6 +68,7 @@ impl DocumentKind {
             Self::Topology => Kind::InvalidTopology,
             Self::Configuration => Kind::InvalidConfiguration,
             Self::Nic => Kind::InvalidNic,
+            Self::Vplc => Kind::InvalidVplc,
         }
     }
 }

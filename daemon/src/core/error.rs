@@ -61,13 +61,27 @@ pub enum Kind {
     LinkInUse,
     /// The network link is of a kind that does not serve the purpose.
     UnsuitableLink,
+    /// The specification of a vPLC is malformed.
+    InvalidVplc,
+    /// There is no such vPLC.
+    UnknownVplc,
+    /// The container engine cannot be reached.
+    EngineUnavailable,
+    /// The container engine refused or failed.
+    EngineFailed,
+    /// An image is neither here nor to be had.
+    ImageUnavailable,
+    /// Something that is not ours has the name of a container or volume that is to be made.
+    NameInUse,
+    /// A vPLC ended by itself too often, or does not get healthy.
+    VplcFailed,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 32] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -92,6 +106,13 @@ impl Kind {
         Self::DefaultRoute,
         Self::LinkInUse,
         Self::UnsuitableLink,
+        Self::InvalidVplc,
+        Self::UnknownVplc,
+        Self::EngineUnavailable,
+        Self::EngineFailed,
+        Self::ImageUnavailable,
+        Self::NameInUse,
+        Self::VplcFailed,
         Self::Failed,
     ];
 
@@ -126,6 +147,13 @@ impl Kind {
             Self::DefaultRoute => ("org.orchestratord1.Error.DefaultRoute", 33),
             Self::LinkInUse => ("org.orchestratord1.Error.LinkInUse", 34),
             Self::UnsuitableLink => ("org.orchestratord1.Error.UnsuitableLink", 35),
+            Self::InvalidVplc => ("org.orchestratord1.Error.InvalidVplc", 40),
+            Self::UnknownVplc => ("org.orchestratord1.Error.UnknownVplc", 41),
+            Self::EngineUnavailable => ("org.orchestratord1.Error.EngineUnavailable", 42),
+            Self::EngineFailed => ("org.orchestratord1.Error.EngineFailed", 43),
+            Self::ImageUnavailable => ("org.orchestratord1.Error.ImageUnavailable", 44),
+            Self::NameInUse => ("org.orchestratord1.Error.NameInUse", 45),
+            Self::VplcFailed => ("org.orchestratord1.Error.VplcFailed", 46),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

@@ -1,6 +1,7 @@
 //! Long work as a thing of its own: a Job is registered when the work is accepted, shows its progress, and lingers
 //! after its end, so that nobody can miss the end between "started" and "subscribed".
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -121,15 +122,18 @@ pub struct JobStatus {
     pub error: Option<Error>,
 }
 
+/// In [`Job::subject`], what stands before the name of a vPLC.
+pub const VPLC_SUBJECT: &str = "vplc/";
+
 /// A Job as readers see it.
 #[derive(Debug, Clone)]
 pub struct Job {
     /// Number, unique while the daemon runs; starts at 1.
     pub id: u32,
-    /// What kind of work: `install`, `resume`, `rollback`.
+    /// What kind of work: `install`, `resume`, `rollback`; of vPLCs `apply`, `start`, `stop`, `restart`, `delete`.
     pub kind: &'static str,
-    /// D-Bus independent name of what it works on; the update domain uses `system`.
-    pub subject: &'static str,
+    /// D-Bus independent name of what it works on: `system`, or the name of a vPLC after [`VPLC_SUBJECT`].
+    pub subject: Cow<'static, str>,
     /// User id of the caller; 0 for work the daemon began by itself.
     pub started_by: u32,
     /// When it was accepted, in microseconds since 1970.
@@ -235,7 +239,7 @@ pub struct Jobs(Arc<Mutex<Registry>>);
 
 impl Jobs {
     /// Registers a Job; the work reports through what this returns.
-    pub fn begin(&self, kind: &'static str, subject: &'static str, started_by: u32) -> JobReporter {
+    pub fn begin(&self, kind: &'static str, subject: impl Into<Cow<'static, str>>, started_by: u32) -> JobReporter {
         let (sender, status) = watch::channel(JobStatus {
             state: JobState::Running,
             progress: 0.0,
@@ -251,7 +255,7 @@ impl Jobs {
         let job = Job {
             id: registry.last_id,
             kind,
-            subject,
+            subject: subject.into(),
             started_by,
             started: now_micros(),
             status,

@@ -155,6 +155,8 @@ pub struct Settings {
     pub reboot_command: Option<Vec<String>>,
     /// Whether the figures of the host are recorded.
     pub host_history: bool,
+    /// Unix socket of the container engine, Docker or Podman.
+    pub engine_socket: PathBuf,
     /// Unix socket on which the figures of the host are served as `OpenMetrics` text.
     pub metrics_socket: Option<PathBuf>,
 }

@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use futures_util::FutureExt;
-use orchestrator_tests::scripted::{Domain, Network, component, system};
+use orchestrator_tests::scripted::{Domain, Network, Vplcs, component, system};
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::logging;
 use orchestratord::network::handle::NetworkStatus;
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         let jobs = domain.jobs.clone();
         let actor = act(domain, stop.clone()).boxed();
         let (_network, network) = Network::start(NetworkStatus::default());
-        supervisor::run(Parts { update, network, jobs, actor, stop }).await
+        let (_vplcs, vplc) = Vplcs::start();
+        supervisor::run(Parts { update, network, vplc, jobs, actor, stop }).await
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

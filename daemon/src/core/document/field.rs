@@ -179,6 +179,18 @@ impl<'t> Field<'t> {
         })
     }
 
+    /// The value as a boolean, written `true` or `false` without quotes; `yes` and `on` are strings to YAML 1.2.
+    pub(crate) fn boolean(&self) -> Result<bool, DocumentError> {
+        match &self.node.value {
+            Value::Scalar { text, plain: true } if text == "true" => Ok(true),
+            Value::Scalar { text, plain: true } if text == "false" => Ok(false),
+            Value::Scalar { text, .. } => {
+                Err(self.invalid(format!("must be true or false, but it is \"{}\".", excerpt(text))))
+            }
+            _ => Err(self.wrong_type("true or false")),
+        }
+    }
+
     /// The items of the value, which must be a list of at most `limit` items.
     pub(crate) fn list(&self, limit: usize) -> Result<Vec<Field<'t>>, DocumentError> {
         let Value::List(items) = &self.node.value else {
@@ -240,6 +252,13 @@ impl<'t> Section<'t> {
         self.field.source.error(self.field.node.place, path, Problem::Missing)
     }
 
+    /// The entries as one line of YAML without its braces, to be read again by somebody else. Numbers stay numbers.
+    pub(crate) fn flow(&self) -> String {
+        let mut text = String::new();
+        push_entries(&mut text, self.entries);
+        text
+    }
+
     /// What is wrong with this mapping, as an error at its place. The sentence goes on after the key.
     pub(crate) fn invalid(&self, rest: impl Into<String>) -> DocumentError {
         self.field.invalid(rest)
@@ -262,6 +281,38 @@ impl<'t> Section<'t> {
         let mut path = self.field.path.clone();
         push_key(&mut path, &entry.key);
         Field { source: self.field.source, path, key_place: entry.place, node: &entry.value }
+    }
+}
+
+fn push_flow(text: &mut String, node: &Node) {
+    match &node.value {
+        Value::Null => text.push_str("null"),
+        Value::Scalar { text: word, plain: true } if is_decimal(word) || word == "true" || word == "false" => {
+            text.push_str(word);
+        }
+        Value::Scalar { text: string, .. } => text.push_str(&serde_json::Value::from(string.as_str()).to_string()),
+        Value::List(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                push_flow(text, item);
+            }
+            text.push(']');
+        }
+        Value::Map(entries) => {
+            text.push('{');
+            push_entries(text, entries);
+            text.push('}');
+        }
+    }
+}
+
+fn push_entries(text: &mut String, entries: &[Entry]) {
+    for (index, entry) in entries.iter().enumerate() {
+        text.push_str(if index == 0 { "" } else { ", " });
+        text.push_str(&serde_json::Value::from(entry.key.as_str()).to_string());
+        text.push_str(": ");
+        push_flow(text, &entry.value);
     }
 }
 

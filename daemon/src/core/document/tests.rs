@@ -372,3 +372,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn booleans_are_true_and_false_and_nothing_else() {
+    assert_eq!(value("value: true\n", Field::boolean), Ok(true));
+    assert_eq!(value("value: false\n", Field::boolean), Ok(false));
+    for text in ["yes", "True", "1", "\"true\"", "on"] {
+        let error = value(&format!("value: {text}\n"), Field::boolean).unwrap_err();
+        assert!(error.starts_with("f:1:8: \"value\" must be true or false, but it is \""), "{error}");
+    }
+    assert_eq!(
+        value("value: []\n", Field::boolean),
+        Err("f:1:8: \"value\" must be true or false, but it is a list.".to_owned())
+    );
+}
+
+#[test]
+fn a_section_can_be_read_again_by_somebody_else() {
+    let text = "a: 010\nb: 10\nc: [x, \"y: \\\"z\\\"\", {d: ~}]\n\"e, f\": true\n";
+    let flow = |text: &str| {
+        let document = Document::new("f", text);
+        document.load(DocumentKind::Topology, &mut Warnings::default(), |section, _| Ok(section.flow())).unwrap()
+    };
+    let written = flow(text);
+    assert_eq!(written, r#""a": "010", "b": 10, "c": ["x", "y: \"z\"", {"d": null}], "e, f": true"#);
+    assert_eq!(flow(&format!("{{{written}}}\n")), written);
+}

@@ -62,7 +62,7 @@ impl Attachments {
     /// Attaches a NIC. To attach the very same again is fine.
     pub fn attach(&mut self, host: &Arc<dyn Port>, links: &Links, text: String, wait: bool) -> Result<String, Error> {
         let spec = Spec::parse(&text)?;
-        let name = spec.name.clone();
+        let name = spec.key();
         if let Some(attached) = self.nics.get(&name) {
             if attached.text == text {
                 return Ok(name);
@@ -108,7 +108,7 @@ impl Attachments {
             self.routers.join(&spec);
         }
         let task = tokio::spawn(worker.run());
-        self.nics.insert(spec.name.clone(), Attached { spec, text, mac, remove, task });
+        self.nics.insert(spec.key(), Attached { spec, text, mac, remove, task });
     }
 
     /// Detaches a NIC; its link is gone afterwards. The hardware address stays kept for the name.

@@ -27,7 +27,7 @@ const RETRY_MOST: Duration = Duration::from_mins(5);
 /// A NIC as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicStatus {
-    /// Name, also of the link.
+    /// Name, also of the link; after the name of the vPLC and a slash if it belongs to one.
     pub name: String,
     /// What its link is.
     pub link: LinkKind,
@@ -61,7 +61,7 @@ impl NicStatus {
     /// The status of a NIC of which nothing is there yet.
     fn first(spec: &spec::Spec, mac: Mac) -> Self {
         Self {
-            name: spec.name.clone(),
+            name: spec.key(),
             link: spec.link,
             parent_name: spec.parent.clone(),
             parent: None,

@@ -53,6 +53,8 @@ pub enum Place {
 pub struct Spec {
     /// Its name, which is also that of the link in the namespace.
     pub name: String,
+    /// The vPLC that it belongs to. NICs of different vPLCs may have the same name.
+    pub vplc: Option<String>,
     /// The namespace.
     pub place: Place,
     /// Name of the parent.
@@ -91,10 +93,26 @@ impl Spec {
         Ok(spec)
     }
 
+    /// The name that no other NIC has: that of the vPLC stands before it, if it belongs to one.
+    pub fn key(&self) -> String {
+        self.vplc.as_ref().map_or_else(|| self.name.clone(), |vplc| format!("{vplc}/{}", self.name))
+    }
+
+    /// Checks a section that is to become a NIC of a vPLC; returns its name. Where it is to be comes later.
+    pub(crate) fn check_section(section: &mut Section<'_>) -> Result<String, DocumentError> {
+        for key in ["kind", "vplc", "namespace", "pid"] {
+            if let Some(field) = section.optional(key) {
+                return Err(field.invalid_key("has no place in a NIC of a vPLC."));
+            }
+        }
+        let spec = Self::read_at(section, Place::Process(0))?;
+        section.refuse_unknown_keys()?;
+        Ok(spec.name)
+    }
+
     fn read(section: &mut Section<'_>) -> Result<Self, DocumentError> {
         section.required("kind")?.constant("nic")?;
-        let name = link_name(&section.required("name")?)?;
-        let parent = link_name(&section.required("parent")?)?;
+        let vplc = section.optional("vplc").map(|field| field.path_component().map(ToOwned::to_owned)).transpose()?;
         let place = match (section.optional("namespace"), section.optional("pid")) {
             (Some(field), None) => Place::Path(absolute_path(&field)?),
             (None, Some(field)) => {
@@ -104,6 +122,12 @@ impl Spec {
             (None, None) => return Err(section.missing("namespace")),
             (Some(_), Some(field)) => return Err(field.invalid_key("must not stand beside \"namespace\".")),
         };
+        Ok(Self { vplc, ..Self::read_at(section, place)? })
+    }
+
+    fn read_at(section: &mut Section<'_>, place: Place) -> Result<Self, DocumentError> {
+        let name = link_name(&section.required("name")?)?;
+        let parent = link_name(&section.required("parent")?)?;
         let link = link_kind(section)?;
         let conflict = match section.optional("conflict") {
             None => Conflict::Refuse,
@@ -157,7 +181,22 @@ impl Spec {
                 field.list(ROUTES_LIMIT)?.into_iter().map(|field| route(field, &addresses)).collect::<Result<_, _>>()?
             }
         };
-        Ok(Self { name, place, parent, link, mac, mtu, addresses, dhcp, gateway, metric, dns, routes, conflict })
+        Ok(Self {
+            name,
+            vplc: None,
+            place,
+            parent,
+            link,
+            mac,
+            mtu,
+            addresses,
+            dhcp,
+            gateway,
+            metric,
+            dns,
+            routes,
+            conflict,
+        })
     }
 }
 

@@ -258,7 +258,7 @@ impl Worker {
             link,
             mac: self.mac_of_parent().filter(|_| self.spec.link.has_mac_of_parent()).unwrap_or(self.mac),
             spec: self.spec.clone(),
-            file: self.store.lease(&self.spec.name),
+            file: self.store.lease(&self.spec.key()),
         };
         Leasing::start(place, self.leased_parent())
     }

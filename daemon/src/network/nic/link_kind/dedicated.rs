@@ -78,7 +78,7 @@ impl Taken {
 pub async fn take(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
     let spec = &site.spec;
     let inside = site.port.snapshot().await?;
-    if let Some(taken) = site.store.taken(&spec.name)? {
+    if let Some(taken) = site.store.taken(&spec.key())? {
         if let Some(link) = taken.find_inside(&inside.links, &spec.name) {
             if link.name != spec.name || !link.up {
                 let change = LinkChange { name: Some(&spec.name), up: Some(true), ..LinkChange::default() };
@@ -97,7 +97,7 @@ pub async fn take(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
     }
     let gone = || Error::new(Kind::UnknownLink, format!("There is no link \"{}\".", spec.parent));
     let link = site.host.link_named(&spec.parent).await?.filter(|link| link.index == parent.index).ok_or_else(gone)?;
-    site.store.keep_taken(&spec.name, &Taken::new(&link))?;
+    site.store.keep_taken(&spec.key(), &Taken::new(&link))?;
     let change = LinkChange {
         namespace: Some(site.namespace.as_fd()),
         name: Some(&spec.name),
@@ -112,7 +112,7 @@ pub async fn take(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
 
 /// Brings the link back, if one was taken.
 pub async fn give_back(host: &dyn Port, port: Option<&dyn Port>, store: &Store, spec: &Spec) -> Result<(), Error> {
-    let Some(taken) = store.taken(&spec.name)? else { return Ok(()) };
+    let Some(taken) = store.taken(&spec.key())? else { return Ok(()) };
     if let Some(port) = port {
         let inside = port.snapshot().await?.links;
         if let Some(link) = taken.find_inside(&inside, &spec.name) {
@@ -134,21 +134,21 @@ pub async fn give_back(host: &dyn Port, port: Option<&dyn Port>, store: &Store, 
                 alias: None,
             };
             port.change_link(link.index, change).await?;
-            return store.forget_taken(&spec.name);
+            return store.forget_taken(&spec.key());
         }
     }
     // If it is neither here nor there, it was pulled out, or is where nobody can reach it.
     if restore(host, &taken, &spec.name).await? || port.is_some() {
-        store.forget_taken(&spec.name)?;
+        store.forget_taken(&spec.key())?;
     }
     Ok(())
 }
 
 /// The link that a former daemon took, if it is not at home.
 pub async fn still_taken(host: &dyn Port, store: &Store, spec: &Spec) -> Result<Option<Taken>, Error> {
-    let Some(taken) = store.taken(&spec.name)? else { return Ok(None) };
+    let Some(taken) = store.taken(&spec.key())? else { return Ok(None) };
     if restore(host, &taken, &spec.name).await? {
-        store.forget_taken(&spec.name)?;
+        store.forget_taken(&spec.key())?;
         return Ok(None);
     }
     Ok(Some(taken))

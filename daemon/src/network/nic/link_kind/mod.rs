@@ -176,7 +176,7 @@ impl Site {
             return Ok(Some(!self.spec.addresses.iter().copied().all(is_set)));
         }
         let bare = !of_link().any(|now| now.address.address.is_ipv4());
-        let leased = match Record::new(self.store.lease(&self.spec.name), mac).load() {
+        let leased = match Record::new(self.store.lease(&self.spec.key()), mac).load() {
             Some(Remembered::Holds(held)) => is_set(held.lease.prefixed()),
             _ => false,
         };

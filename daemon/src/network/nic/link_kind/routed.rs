@@ -25,7 +25,7 @@ fn near(mac: Mac) -> String {
 async fn find_near(host: &dyn Port, spec: &Spec, mac: Mac) -> Result<Option<LinkRecord>, Error> {
     let name = near(mac);
     match host.link_named(&name).await? {
-        Some(link) if link.alias.strip_prefix(OWN) == Some(&spec.name) => Ok(Some(link)),
+        Some(link) if link.alias.strip_prefix(OWN) == Some(&spec.key()) => Ok(Some(link)),
         Some(_) => {
             Err(Error::new(Kind::NotSupported, format!("The host has a link \"{name}\" already, which is not ours.")))
         }
@@ -56,7 +56,7 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
         NewPair { near: near(site.mac), far: spec.name.clone(), mac: site.mac, mtu: spec.mtu.unwrap_or(parent.mtu) };
     host.make_pair(&pair, site.namespace.as_fd()).await?;
     let near = host.link_named(&pair.near).await?.ok_or_else(|| site.vanished())?;
-    let alias = format!("{OWN}{}", spec.name);
+    let alias = format!("{OWN}{}", spec.key());
     host.change_link(near.index, LinkChange { alias: Some(&alias), ..LinkChange::default() }).await?;
     let far = site.port.link_named(&spec.name).await?.ok_or_else(|| site.vanished())?;
     Ok(Made { link: far.index, fresh: true })
@@ -101,14 +101,14 @@ pub struct Routers(Arc<Mutex<BTreeSet<(String, String)>>>);
 impl Routers {
     /// A NIC needs it.
     pub fn join(&self, spec: &Spec) {
-        self.all().insert((spec.parent.clone(), spec.name.clone()));
+        self.all().insert((spec.parent.clone(), spec.key()));
     }
 
     /// A NIC needs it no more.
     pub async fn leave(&self, host: &dyn Port, store: &Store, spec: &Spec) {
         let last = {
             let mut all = self.all();
-            all.remove(&(spec.parent.clone(), spec.name.clone()))
+            all.remove(&(spec.parent.clone(), spec.key()))
                 && all.iter().all(|(parent, _)| *parent != spec.parent)
         };
         if last && let Err(error) = undo_forwarding(host, store, &spec.parent).await {

@@ -1,0 +1,68 @@
+//! The command line of `orchestratorctl vplc`.
+#![expect(clippy::doc_markdown, reason = "the comments are the help text, where backticks would be seen")]
+
+use std::path::PathBuf;
+
+use clap::{Subcommand, ValueHint};
+
+/// What to do with vPLCs.
+#[derive(Debug, Subcommand)]
+pub enum VplcCommand {
+    /// Make a vPLC, or change it, to be as specified, and wait until it runs
+    ///
+    /// The specification is read here and sent as text. If the vPLC cannot be made, what was begun is taken back.
+    Apply {
+        /// Specification, or "-" for standard input
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Archive to load the image from, as "docker save" writes it; for sites without a registry
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "dry_run")]
+        image: Option<PathBuf>,
+        /// Show what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List the vPLCs
+    List,
+    /// Show a vPLC
+    Show {
+        /// Name of the vPLC.
+        name: String,
+    },
+    /// Start a vPLC, and wait until it runs
+    Start {
+        /// Name of the vPLC.
+        name: String,
+    },
+    /// Stop a vPLC; it stays so, also after a restart of the host
+    Stop {
+        /// Name of the vPLC.
+        name: String,
+    },
+    /// Stop and start the runtime of a vPLC; its NICs stay as they are
+    Restart {
+        /// Name of the vPLC.
+        name: String,
+    },
+    /// Remove a vPLC with its NICs, its containers and its data
+    Delete {
+        /// Name of the vPLC.
+        name: String,
+        /// Keep its data for a vPLC of the same name
+        #[arg(long)]
+        keep_data: bool,
+    },
+    /// Print the last lines that a vPLC has printed
+    Logs {
+        /// Name of the vPLC.
+        name: String,
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        lines: u32,
+    },
+    /// Let a vPLC start again that had ended by itself too often
+    Reset {
+        /// Name of the vPLC.
+        name: String,
+    },
+}

@@ -1,0 +1,354 @@
+//! Takes requests in, keeps an eye on the engine, and gives each vPLC a worker. Without a vPLC nobody asks for the engine.
+
+mod connection;
+mod prepare;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::{Connection, News};
+use self::prepare::Outcome;
+use super::engine::Engine;
+use super::handle::{Application, Order, Request, VplcHandle, VplcsStatus};
+use super::nics::{CheckNic, Nics};
+use super::spec::{Change, Spec};
+use super::store::Store;
+use super::worker::{Command, Tools, Word, Worker};
+use crate::core::error::{Error, Kind};
+use crate::core::job::{Job, JobReporter, JobResult, JobState, Jobs, VPLC_SUBJECT};
+
+/// Requests that may wait.
+const MAILBOX: usize = 16;
+/// How long those that come later wait for those that come before, at the start of the daemon. The order is no dependency: a
+/// vPLC that cannot start must not keep the others from it.
+const TURN_LIMIT: Duration = Duration::from_mins(1);
+
+/// A vPLC with its worker.
+struct Entry {
+    commands: mpsc::UnboundedSender<Command>,
+    start_order: u32,
+    /// The Job that was begun last.
+    job: Option<Job>,
+    task: JoinHandle<()>,
+}
+
+/// Whose turn it is at the start of the daemon.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Those that have their turn and are not settled.
+    now: BTreeSet<String>,
+    /// Those that come later, by their order.
+    later: BTreeMap<u32, BTreeSet<String>>,
+    /// When the next ones have waited long enough.
+    due: Option<Instant>,
+}
+
+/// The vPLC domain at work.
+pub struct Actor {
+    tools: Tools,
+    check_nic: CheckNic,
+    jobs: Jobs,
+    requests: mpsc::Receiver<Request>,
+    entries: BTreeMap<String, Entry>,
+    /// Those whose specification is being prepared.
+    preparing: BTreeSet<String>,
+    words: mpsc::UnboundedReceiver<Word>,
+    outcomes: mpsc::UnboundedReceiver<Outcome>,
+    outcome_sender: mpsc::UnboundedSender<Outcome>,
+    connection: Connection,
+    turns: Turns,
+    stop: CancellationToken,
+}
+
+impl Actor {
+    /// An actor that has not begun, and the door to it. vPLCs are kept below `datastore`; `check_nic` knows what a NIC is.
+    pub(crate) fn new(
+        engine: Arc<dyn Engine>,
+        nics: Arc<dyn Nics>,
+        check_nic: CheckNic,
+        datastore: &Path,
+        jobs: Jobs,
+        stop: CancellationToken,
+    ) -> (Self, VplcHandle) {
+        let (sender, requests) = mpsc::channel(MAILBOX);
+        let (status, statuses) = watch::channel(VplcsStatus::default());
+        let (word_sender, words) = mpsc::unbounded_channel();
+        let (outcome_sender, outcomes) = mpsc::unbounded_channel();
+        let connection = Connection::new(engine.clone());
+        let tools = Tools { engine, nics, store: Store::new(datastore), status: Arc::new(status), words: word_sender };
+        let actor = Self {
+            tools,
+            check_nic,
+            jobs,
+            requests,
+            entries: BTreeMap::new(),
+            preparing: BTreeSet::new(),
+            words,
+            outcomes,
+            outcome_sender,
+            connection,
+            turns: Turns::default(),
+            stop,
+        };
+        (actor, VplcHandle::new(sender, statuses))
+    }
+
+    /// Works until it is told to stop. Containers that run go on running.
+    pub async fn run(mut self) {
+        self.restore();
+        let stop = self.stop.clone();
+        loop {
+            let wanted = !self.entries.is_empty();
+            let due = self.turns.due;
+            tokio::select! {
+                () = stop.cancelled() => return self.end().await,
+                news = self.connection.news(wanted) => self.hear(news),
+                Some(word) = self.words.recv() => self.note(word),
+                Some(outcome) = self.outcomes.recv() => self.take_up(outcome),
+                () = until(due) => self.next_turn(),
+                Some(request) = self.requests.recv() => {
+                    // What a Job has changed is known to whoever asks after its end.
+                    while let Ok(word) = self.words.try_recv() {
+                        self.note(word);
+                    }
+                    self.answer(request);
+                }
+            }
+        }
+    }
+
+    /// Lets the workers end, so that none is in the middle of writing a record.
+    async fn end(self) {
+        for (_, entry) in self.entries {
+            drop(entry.commands);
+            // An error means that it ended before.
+            drop(entry.task.await);
+        }
+    }
+
+    /// Takes those up that a former daemon had.
+    fn restore(&mut self) {
+        for (path, found) in self.tools.store.load() {
+            match Spec::parse(&found.record.spec, self.check_nic) {
+                Ok(spec) => {
+                    let (name, order) = (spec.name.clone(), spec.start_order);
+                    self.turns.later.entry(order).or_default().insert(name);
+                    self.employ(Worker::found(self.tools.clone(), spec, found.record, found.older), order, None);
+                }
+                Err(error) => {
+                    tracing::error!("The vPLC in \"{}\" is left as it is. {error}", path.display());
+                }
+            }
+        }
+    }
+
+    fn employ(&mut self, worker: Worker, start_order: u32, job: Option<Job>) {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let name = worker.name().to_owned();
+        let task = tokio::spawn(worker.run(receiver));
+        self.entries.insert(name, Entry { commands, start_order, job, task });
+    }
+
+    fn tell(&self, name: &str, command: Command) {
+        if let Some(entry) = self.entries.get(name) {
+            // An error means that the vPLC has just vanished.
+            drop(entry.commands.send(command));
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Up(version) => {
+                tracing::info!(engine = version.name, version = version.version, "The container engine is connected");
+                self.tools.status.send_modify(|status| {
+                    (status.engine, status.engine_version) = (version.name, version.version);
+                });
+                for name in self.entries.keys() {
+                    self.tell(name, Command::Engine(true));
+                }
+                if self.turns.now.is_empty() {
+                    self.next_turn();
+                }
+            }
+            News::Down(error) => {
+                tracing::warn!("{error}");
+                self.tools.status.send_modify(|status| {
+                    (status.engine, status.engine_version) = (String::new(), String::new());
+                });
+                for name in self.entries.keys() {
+                    self.tell(name, Command::Engine(false));
+                }
+            }
+            News::Happened(happening) => self.tell(&happening.vplc, Command::Stirred),
+        }
+    }
+
+    fn note(&mut self, word: Word) {
+        let name = match word {
+            Word::Settled(name) => name,
+            Word::Vanished(name) => {
+                self.entries.remove(&name);
+                for names in self.turns.later.values_mut() {
+                    names.remove(&name);
+                }
+                name
+            }
+        };
+        if self.turns.now.remove(&name) && self.turns.now.is_empty() {
+            self.next_turn();
+        }
+    }
+
+    /// Gives the next ones their turn.
+    fn next_turn(&mut self) {
+        self.turns.due = None;
+        if let Some((_, names)) = self.turns.later.pop_first() {
+            for name in &names {
+                self.tell(name, Command::Turn);
+            }
+            self.turns.now = names;
+            self.turns.due = Some(Instant::now() + TURN_LIMIT);
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        // A caller who has gone away needs no answer.
+        match request {
+            Request::Ping(reply) => drop(reply.send(())),
+            Request::Plan(text, reply) => drop(reply.send(self.plan(&text))),
+            Request::Apply(application, reply) => self.apply(application, reply),
+            Request::Order(name, order, caller, reply) => drop(reply.send(self.order(&name, order, caller))),
+            Request::Reset(name, reply) => match self.entry(&name) {
+                Ok(_) => self.tell(&name, Command::Reset(reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Lines(name, lines, reply) => match self.entry(&name) {
+                Ok(_) => {
+                    let engine = self.tools.engine.clone();
+                    tokio::spawn(async move {
+                        drop(reply.send(engine.last_lines(&name, lines).await.map_err(Error::from)));
+                    });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, Error> {
+        let unknown = || Error::new(Kind::UnknownVplc, format!("There is no vPLC \"{name}\"."));
+        self.entries.get(name).ok_or_else(unknown)
+    }
+
+    fn plan(&self, text: &str) -> Result<Vec<Change>, Error> {
+        let spec = Spec::parse(text, self.check_nic)?;
+        let status = self.tools.status.borrow();
+        let before = status.vplcs.get(&spec.name).map(|vplc| Spec::parse(&vplc.spec, self.check_nic)).transpose()?;
+        Ok(spec.changes_from(before.as_ref()))
+    }
+
+    /// One Job at a time works on a vPLC.
+    fn free(&self, name: &str) -> Result<(), Error> {
+        let job = self.entries.get(name).and_then(|entry| entry.job.as_ref());
+        let job = job.filter(|job| job.status.borrow().state == JobState::Running);
+        if job.is_none() && !self.preparing.contains(name) {
+            return Ok(());
+        }
+        let which = job.map(|job| format!(" (Job {})", job.id)).unwrap_or_default();
+        Err(Error::new(Kind::Busy, format!("Something is being done with the vPLC \"{name}\" already{which}.")))
+    }
+
+    fn apply(&mut self, application: Application, reply: oneshot::Sender<Result<u32, Error>>) {
+        let Application { spec: text, archive, caller } = application;
+        let accepted = Spec::parse(&text, self.check_nic).map_err(Error::from).and_then(|spec| {
+            self.free(&spec.name)?;
+            if !spec.serial.is_empty() {
+                let message =
+                    format!("The vPLC \"{}\" has serial ports, which cannot be passed through yet.", spec.name);
+                return Err(Error::new(Kind::NotSupported, message));
+            }
+            Ok(spec)
+        });
+        match accepted {
+            Ok(spec) => {
+                self.preparing.insert(spec.name.clone());
+                let preparation = prepare::Preparation {
+                    engine: self.tools.engine.clone(),
+                    jobs: self.jobs.clone(),
+                    spec,
+                    text,
+                    archive,
+                    caller,
+                };
+                tokio::spawn(preparation.run(reply, self.outcome_sender.clone()));
+            }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Takes up what was prepared.
+    fn take_up(&mut self, outcome: Outcome) {
+        let (name, found) = match outcome {
+            Outcome { name, found: Some(found) } => (name, found),
+            Outcome { name, found: None } => {
+                self.preparing.remove(&name);
+                return;
+            }
+        };
+        self.preparing.remove(&name);
+        let (job, order) = (found.reporter.job().clone(), found.prepared.spec.start_order);
+        if let Some(entry) = self.entries.get_mut(&name) {
+            entry.job = Some(job);
+            entry.start_order = order;
+            drop(entry.commands.send(Command::Apply(Box::new(found.prepared), found.reporter)));
+            return;
+        }
+        match Worker::new(self.tools.clone(), found.prepared, found.has_volume, found.reporter) {
+            Ok(worker) => {
+                self.employ(worker, order, Some(job));
+                if self.connection.is_up() {
+                    self.tell(&name, Command::Engine(true));
+                }
+            }
+            Err((error, reporter)) => reporter.finish(JobResult::Failed, Some(error)),
+        }
+    }
+
+    fn order(&mut self, name: &str, order: Order, caller: u32) -> Result<u32, Error> {
+        self.entry(name)?;
+        self.free(name)?;
+        if !self.connection.is_up() {
+            let message = format!("The vPLC \"{name}\" cannot be reached: no container engine is connected.");
+            return Err(Error::new(Kind::EngineUnavailable, message));
+        }
+        let reporter: JobReporter = self.jobs.begin(order.kind(), format!("{VPLC_SUBJECT}{name}"), caller);
+        let job = reporter.job().clone();
+        let id = job.id;
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.job = Some(job);
+        }
+        self.tell(name, Command::Order(order, reporter));
+        Ok(id)
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl std::fmt::Debug for Actor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Actor").field("engine", &self.tools.engine).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,179 @@
+use std::sync::Mutex;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+
+use super::*;
+use crate::core::document::{DocumentError, Section};
+use crate::vplc::engine::Condition;
+use crate::vplc::engine::scripted::ScriptedEngine;
+use crate::vplc::spec::NicSection;
+
+const SPEC: &str = "\
+api_version: orchestrator/v1
+kind: vplc
+name: a
+image: {reference: \"plc:1\"}
+nics: [{name: eth0}]
+data: {path: /data}
+";
+
+/// NICs that are a list of process ids.
+#[derive(Debug, Default)]
+struct ScriptedNics {
+    attached: Mutex<Option<i32>>,
+    fails: Mutex<bool>,
+}
+
+impl Nics for ScriptedNics {
+    fn attach<'a>(&'a self, _: &'a str, _: &'a [NicSection], pid: i32) -> BoxFuture<'a, Result<(), Error>> {
+        *self.attached.lock().unwrap() = Some(pid);
+        let failed = *self.fails.lock().unwrap();
+        let result = if failed { Err(Error::new(Kind::AddressInUse, "Somebody has it.")) } else { Ok(()) };
+        std::future::ready(result).boxed()
+    }
+
+    fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Error>> {
+        *self.attached.lock().unwrap() = None;
+        std::future::ready(Ok(())).boxed()
+    }
+}
+
+fn check_nic(section: &mut Section<'_>) -> Result<String, DocumentError> {
+    Ok(section.required("name")?.text()?.to_owned())
+}
+
+/// The domain over a script.
+struct Domain {
+    place: TempDir,
+    engine: Arc<ScriptedEngine>,
+    nics: Arc<ScriptedNics>,
+    jobs: Jobs,
+    handle: VplcHandle,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Domain {
+    fn start() -> Self {
+        Self::over(TempDir::new().unwrap(), Arc::default(), Arc::default())
+    }
+
+    fn over(place: TempDir, engine: Arc<ScriptedEngine>, nics: Arc<ScriptedNics>) -> Self {
+        let (jobs, stop) = (Jobs::default(), CancellationToken::new());
+        let (actor, handle) =
+            Actor::new(engine.clone(), nics.clone(), check_nic, place.path(), jobs.clone(), stop.clone());
+        Self { place, engine, nics, jobs, handle, stop, task: tokio::spawn(actor.run()) }
+    }
+
+    /// Ends the daemon and starts another one over the same state and engine.
+    async fn restart(self) -> Self {
+        self.stop.cancel();
+        self.task.await.unwrap();
+        Self::over(self.place, self.engine, self.nics)
+    }
+
+    async fn end(&self, id: u32) -> (JobResult, Option<Kind>) {
+        let status = self.jobs.get(id).unwrap().wait().await;
+        (status.result.unwrap(), status.error.map(|error| error.kind))
+    }
+
+    async fn apply(&self, spec: &str) -> (JobResult, Option<Kind>) {
+        let application = Application { spec: spec.to_owned(), archive: None, caller: 0 };
+        let id = self.handle.apply(application).await.unwrap();
+        self.end(id).await
+    }
+
+    async fn order(&self, order: Order) -> (JobResult, Option<Kind>) {
+        let id = self.handle.order("a".to_owned(), order, 0).await.unwrap();
+        self.end(id).await
+    }
+
+    /// Whether nothing is left of any vPLC.
+    fn is_empty(&self) -> bool {
+        let files = std::fs::read_dir(self.place.path().join("vplcs")).map_or(0, Iterator::count);
+        let table = self.engine.table();
+        let nics = self.nics.attached.lock().unwrap().is_none();
+        files == 0 && table.containers.is_empty() && table.volumes.is_empty() && nics
+    }
+
+    fn condition(&self) -> Option<Condition> {
+        self.engine.table().containers.get("vplc.a").map(|container| container.condition)
+    }
+}
+
+const DONE: (JobResult, Option<Kind>) = (JobResult::Done, None);
+
+#[tokio::test]
+async fn whatever_fails_while_a_vplc_is_made_nothing_of_it_stays() {
+    // The image, both containers and their starts.
+    for fails in 0..5 {
+        let domain = Domain::start();
+        domain.engine.table().fails = Some(fails);
+        let (result, kind) = domain.apply(SPEC).await;
+        assert_eq!(result, JobResult::Failed, "{fails}");
+        assert!(matches!(kind, Some(Kind::EngineFailed | Kind::ImageUnavailable)), "{kind:?}");
+        assert!(domain.is_empty(), "{fails}: {:?}", domain.engine.table());
+        assert!(domain.handle.status().borrow().vplcs.is_empty());
+        assert_eq!(domain.apply(SPEC).await, DONE, "{fails}");
+    }
+    let domain = Domain::start();
+    *domain.nics.fails.lock().unwrap() = true;
+    assert_eq!(domain.apply(SPEC).await, (JobResult::Failed, Some(Kind::AddressInUse)));
+    assert!(domain.is_empty());
+}
+
+#[tokio::test]
+async fn a_change_that_fails_anywhere_is_taken_back() {
+    // Stop, remove two, make two, start two.
+    for fails in 5..12 {
+        let domain = Domain::start();
+        assert_eq!(domain.apply(SPEC).await, DONE);
+        domain.engine.table().fails = Some(fails);
+        let (result, _) = domain.apply(&format!("{SPEC}memory: 64M\n")).await;
+        let status = domain.handle.status().borrow().vplcs["a"].clone();
+        assert_eq!(
+            (result, status.spec.as_str(), status.container),
+            (JobResult::RolledBack, SPEC, "running"),
+            "{fails}"
+        );
+        assert!(matches!(domain.condition(), Some(Condition::Running { .. })));
+    }
+}
+
+#[tokio::test]
+async fn what_was_wanted_outlives_the_daemon() {
+    let domain = Domain::start();
+    assert_eq!(domain.apply(SPEC).await, DONE);
+    let (before, changes) = (domain.condition(), domain.engine.table().changes);
+    let domain = domain.restart().await;
+    let mut status = domain.handle.status();
+    let known = |status: &VplcsStatus, state: &str| status.vplcs.get("a").is_some_and(|vplc| vplc.container == state);
+    status.wait_for(|status| known(status, "running")).await.unwrap();
+    assert_eq!((domain.condition(), domain.engine.table().changes), (before, changes), "what runs is not touched");
+    assert_eq!(domain.order(Order::Stop).await, DONE);
+    let domain = domain.restart().await;
+    let mut status = domain.handle.status();
+    status.wait_for(|status| known(status, "stopped")).await.unwrap();
+    assert!(matches!(domain.condition(), Some(Condition::Exited(_))));
+    assert_eq!(domain.order(Order::Delete { keep_data: true }).await, DONE);
+    assert_eq!(domain.engine.table().volumes.len(), 1);
+    assert!(domain.engine.table().containers.is_empty());
+    assert_eq!(domain.handle.order("a".to_owned(), Order::Start, 0).await.unwrap_err().kind, Kind::UnknownVplc);
+    // A volume that was there before is none of the business of one that cannot be made.
+    let next = domain.engine.table().changes;
+    domain.engine.table().fails = Some(next);
+    assert_eq!(domain.apply(SPEC).await.0, JobResult::Failed);
+    assert_eq!(domain.engine.table().volumes.len(), 1);
+}
+
+#[tokio::test]
+async fn one_job_at_a_time_works_on_a_vplc() {
+    let domain = Domain::start();
+    let application = || Application { spec: SPEC.to_owned(), archive: None, caller: 0 };
+    let first = domain.handle.apply(application()).await.unwrap();
+    assert_eq!(domain.handle.apply(application()).await.unwrap_err().kind, Kind::Busy);
+    assert_eq!(domain.end(first).await, DONE);
+    assert_eq!(domain.apply(SPEC).await, DONE);
+}

@@ -1,0 +1,156 @@
+//! The door to the vPLC domain: requests in, status out.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::spec::Change;
+use crate::core::error::{Error, Kind};
+
+/// A vPLC as the outside sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VplcStatus {
+    /// Name.
+    pub name: String,
+    /// The text of its specification.
+    pub spec: String,
+    /// `running`, `stopped` or `deleted`: what is wanted.
+    pub desired: &'static str,
+    /// What its container does, in one word.
+    pub container: &'static str,
+    /// How well the runtime is, in one word; empty if nobody asks it.
+    pub runtime: &'static str,
+    /// The image: its name, and after a blank what it was when it was applied.
+    pub image: String,
+    /// Since when the container does what it does, in microseconds since 1970.
+    pub since: u64,
+    /// How often it was started again because it had ended by itself, since the daemon started.
+    pub restarts: u32,
+    /// What went wrong last; none after a success.
+    pub error: Option<Error>,
+}
+
+/// All that the outside can see of vPLCs.
+#[derive(Debug, Clone, Default)]
+pub struct VplcsStatus {
+    /// `docker` or `podman`; empty while none is connected.
+    pub engine: String,
+    /// Its version.
+    pub engine_version: String,
+    /// The vPLCs, by name. Equal pointers are equal vPLCs.
+    pub vplcs: BTreeMap<String, Arc<VplcStatus>>,
+}
+
+/// What an operator wants of a vPLC that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Start it, also if it was not to be started any more.
+    Start,
+    /// Stop it, and leave it so.
+    Stop,
+    /// Stop and start its runtime.
+    Restart,
+    /// Remove it.
+    Delete {
+        /// Whether its volume stays.
+        keep_data: bool,
+    },
+}
+
+impl Order {
+    /// The kind of the Job.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Delete { .. } => "delete",
+        }
+    }
+}
+
+/// What is to be applied.
+#[derive(Debug)]
+pub struct Application {
+    /// The text of the specification.
+    pub spec: String,
+    /// An archive with the image.
+    pub archive: Option<File>,
+    /// User id of the caller.
+    pub caller: u32,
+}
+
+/// A request with the way back for its answer.
+#[derive(Debug)]
+pub enum Request {
+    /// Make or change a vPLC; the answer is the number of the Job.
+    Apply(Application, oneshot::Sender<Result<u32, Error>>),
+    /// What `Apply` would change.
+    Plan(String, oneshot::Sender<Result<Vec<Change>, Error>>),
+    /// Do this with the vPLC of this name, for this caller; the answer is the number of the Job.
+    Order(String, Order, u32, oneshot::Sender<Result<u32, Error>>),
+    /// Start the vPLC of this name again although it ended by itself too often.
+    Reset(String, oneshot::Sender<Result<(), Error>>),
+    /// So many of the last lines of output of the vPLC of this name.
+    Lines(String, u32, oneshot::Sender<Result<Vec<String>, Error>>),
+    /// Show that the actor is alive.
+    Ping(oneshot::Sender<()>),
+}
+
+/// The door to the vPLC domain; clones lead to the same actor.
+#[derive(Debug, Clone)]
+pub struct VplcHandle {
+    requests: mpsc::Sender<Request>,
+    status: watch::Receiver<VplcsStatus>,
+}
+
+impl VplcHandle {
+    /// The door that leads to the actor with this mailbox.
+    pub fn new(requests: mpsc::Sender<Request>, status: watch::Receiver<VplcsStatus>) -> Self {
+        Self { requests, status }
+    }
+
+    /// The status, to read and to wait for changes.
+    pub fn status(&self) -> watch::Receiver<VplcsStatus> {
+        self.status.clone()
+    }
+
+    /// Makes or changes a vPLC to be as specified; returns the number of the Job.
+    pub async fn apply(&self, application: Application) -> Result<u32, Error> {
+        self.ask(|reply| Request::Apply(application, reply)).await?
+    }
+
+    /// What [`Self::apply`] would change.
+    pub async fn plan(&self, spec: String) -> Result<Vec<Change>, Error> {
+        self.ask(|reply| Request::Plan(spec, reply)).await?
+    }
+
+    /// Starts, stops, restarts or deletes a vPLC; returns the number of the Job.
+    pub async fn order(&self, vplc: String, order: Order, caller: u32) -> Result<u32, Error> {
+        self.ask(|reply| Request::Order(vplc, order, caller, reply)).await?
+    }
+
+    /// Starts a vPLC again although it ended by itself too often.
+    pub async fn reset(&self, vplc: String) -> Result<(), Error> {
+        self.ask(|reply| Request::Reset(vplc, reply)).await?
+    }
+
+    /// The last lines of output of a vPLC.
+    pub async fn lines(&self, vplc: String, lines: u32) -> Result<Vec<String>, Error> {
+        self.ask(|reply| Request::Lines(vplc, lines, reply)).await?
+    }
+
+    /// Returns once the actor has answered.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.ask(Request::Ping).await
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || Error::new(Kind::Failed, "The vPLC service of orchestratord has stopped.");
+        self.requests.send(request(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}

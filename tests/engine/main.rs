@@ -1,0 +1,7 @@
+//! vPLCs on a real container engine, which each test starts for itself: the engine of the machine is never touched.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code; a panic is how a test fails")]
+
+mod engine;
+mod failures;
+mod life;
+mod rig;
