@@ -15,3 +15,4 @@ pub mod startup;
 pub mod supervisor;
 pub mod systemd;
 pub mod update;
+pub mod vplc;

@@ -55,13 +55,21 @@ pub enum Kind {
     UnknownLink,
     /// Somebody else has the network address.
     AddressInUse,
+    /// A PLC program is malformed, too large or holds what it must not.
+    InvalidProgram,
+    /// The runtime of a vPLC does not answer, or not as it should.
+    RuntimeFailed,
+    /// The runtime of a vPLC is not the one that it was: another certificate, or users that are not ours.
+    RuntimeUntrusted,
+    /// A PLC program does not compile or does not run.
+    ProgramFailed,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -83,6 +91,10 @@ impl Kind {
         Self::InvalidNic,
         Self::UnknownLink,
         Self::AddressInUse,
+        Self::InvalidProgram,
+        Self::RuntimeFailed,
+        Self::RuntimeUntrusted,
+        Self::ProgramFailed,
         Self::Failed,
     ];
 
@@ -114,6 +126,10 @@ impl Kind {
             Self::InvalidNic => ("org.orchestratord1.Error.InvalidNic", 30),
             Self::UnknownLink => ("org.orchestratord1.Error.UnknownLink", 31),
             Self::AddressInUse => ("org.orchestratord1.Error.AddressInUse", 32),
+            Self::InvalidProgram => ("org.orchestratord1.Error.InvalidProgram", 50),
+            Self::RuntimeFailed => ("org.orchestratord1.Error.RuntimeFailed", 51),
+            Self::RuntimeUntrusted => ("org.orchestratord1.Error.RuntimeUntrusted", 52),
+            Self::ProgramFailed => ("org.orchestratord1.Error.ProgramFailed", 53),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }
