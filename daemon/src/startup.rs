@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use zbus::Connection;
 
 use crate::config::{RunnerChoice, Settings};
+use crate::core::audit::Audit;
 use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::core::store::DirectoryLock;
@@ -75,7 +76,7 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
         both(actor.run(), network_actor.run(), &both_stop).await;
         drop(lock);
     });
-    Ok(Parts { update, network, jobs, actor, stop })
+    Ok(Parts { update, network, jobs, audit: Audit::open(&datastore.join("audit")), actor, stop })
 }
 
 /// Ends when both actors have ended as they were told to, or at once if one of them ends on its own.

@@ -144,6 +144,16 @@ impl Bed {
         self.stub.registers().map(|[number, ..]| number)
     }
 
+    /// Waits until the program with this number runs, as a Modbus client sees it.
+    pub async fn becomes(&self, number: u16) {
+        let seen = async {
+            while self.number() != Some(number) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), seen).await.expect("the program runs");
+    }
+
     pub async fn numbers(&self) -> Vec<u32> {
         self.programs.versions().await.iter().map(|version| version.number).collect()
     }

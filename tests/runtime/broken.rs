@@ -89,8 +89,7 @@ async fn a_program_that_did_not_run_before_is_put_back_but_not_started() {
     assert!(matches!(outcome, Outcome::RolledBack(_)), "{outcome:?}");
     assert_eq!(bed.programs.runtime().plc().await.unwrap(), PlcState::Stopped);
     bed.programs.runtime().start().await.unwrap();
-    while bed.programs.runtime().plc().await.unwrap() != PlcState::Running {}
-    assert_eq!(bed.number(), Some(1));
+    bed.becomes(1).await;
 }
 
 #[tokio::test]
@@ -119,13 +118,13 @@ async fn a_deployment_is_cancelled_and_the_old_program_comes_back() {
 
 #[tokio::test]
 async fn a_compilation_without_an_end_is_given_up_and_told() {
-    let patience = Patience { compile: Duration::from_millis(800), ..PATIENCE };
+    let patience = Patience { compile: Duration::from_secs(3), ..PATIENCE };
     let bed = Bed::with(patience, &[]);
     bed.good(1).await;
     let (_, outcome) = bed.deploy(2, "compile-hang").await.unwrap();
     // The stub never takes another program; all there is to do is to say so.
     let Outcome::Lost { error, back: Some(back) } = &outcome else { panic!("{outcome:?}") };
-    assert!(error.message.contains("is not compiled on the vPLC \"press\" within 0 s"), "{error}");
+    assert!(error.message.contains("is not compiled on the vPLC \"press\" within 3 s"), "{error}");
     assert!(back.message.contains("does not come to an end of another compilation"), "{back}");
     assert_eq!(outcome.error().unwrap().kind, Kind::Inconsistent);
 }

@@ -10,15 +10,15 @@ use crate::bed::{Bed, PATIENCE};
 #[tokio::test]
 async fn no_answer_is_believed_followed_or_waited_for_without_a_bound() {
     // Short, because it is waited out; and nothing is retried for longer than that.
-    let patience = Patience { answer: Duration::from_secs(3), silence: Duration::ZERO, ..PATIENCE };
+    let patience = Patience { answer: Duration::from_secs(5), silence: Duration::ZERO, ..PATIENCE };
     let bed = Bed::with(patience, &[]);
     bed.good(1).await;
     let [_, before, starts] = bed.stub.registers().unwrap();
     for (fault, reason) in [
         ("redirect", "it redirects \"/api/version\" elsewhere (302 Found)"),
         ("huge", "its answer to \"/api/version\" has more than 4194304 bytes"),
-        ("drip", "it has not answered \"/api/version\" in full within 3 s"),
-        ("hang", "it has not answered \"/api/version\" in full within 3 s"),
+        ("drip", "it has not answered \"/api/version\" in full within 5 s"),
+        ("hang", "it has not answered \"/api/version\" in full within 5 s"),
         ("reset", "does not answer: "),
         ("garbage", "its answer to \"/api/version\" is no JSON"),
         ("error", "its answer to \"/api/version\", with status 500, is not understood"),

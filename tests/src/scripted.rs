@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestratord::bus::{Bus as Face, Phase};
+use orchestratord::core::audit::Audit;
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobReporter, JobResult, Jobs};
 use orchestratord::network::address::Mac;
@@ -136,6 +137,8 @@ pub struct Daemon {
     pub face: Face,
     /// Where the daemon is in its life.
     pub phase: watch::Sender<Phase>,
+    /// Where its audit log is.
+    pub directory: tempfile::TempDir,
 }
 
 impl Daemon {
@@ -144,11 +147,13 @@ impl Daemon {
         let (domain, handle) = Domain::new(status);
         let (phase, phases) = watch::channel(Phase::Running);
         let (network, network_handle) = Network::start(NetworkStatus::default());
-        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases)
+        let directory = tempfile::tempdir().expect("a directory");
+        let audit = Audit::open(directory.path());
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, phases, audit)
             .await
             .expect("the face on the bus");
         face.claim().await.expect("the bus name");
-        Self { domain, network, face, phase }
+        Self { domain, network, face, phase, directory }
     }
 
     /// Returns once everything so far is on the bus.

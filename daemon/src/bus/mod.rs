@@ -6,6 +6,7 @@
 pub mod auth;
 mod component;
 mod error;
+mod gate;
 mod host;
 mod job;
 mod link;
@@ -27,6 +28,7 @@ pub use error::Refusal;
 pub use options::MAX_DOCUMENT;
 pub use publish::{PACE, Publisher};
 
+use crate::core::audit::Audit;
 use crate::core::job::Jobs;
 use crate::network::handle::NetworkHandle;
 use crate::update::handle::UpdateHandle;
@@ -69,7 +71,7 @@ pub enum BusError {
 pub struct Bus {
     connection: Connection,
     publisher: Publisher,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Bus {
@@ -80,11 +82,15 @@ impl Bus {
         jobs: &Jobs,
         network: &NetworkHandle,
         phase: watch::Receiver<Phase>,
+        audit: Audit,
     ) -> Result<Self, BusError> {
         let connection = builder.build().await.map_err(BusError::Connect)?;
-        let started = publish::Task::start(&connection, update, jobs, network, phase).await;
+        let gate = gate::Gate::new(audit);
+        let ends = gate.clone().follow(jobs.changes());
+        let started = publish::Task::start(&connection, update, jobs, network, phase, gate).await;
         let (task, network, publisher) = started.map_err(BusError::Export)?;
-        Ok(Self { connection, publisher, tasks: [tokio::spawn(task.run()), tokio::spawn(network.run())] })
+        let tasks = [tokio::spawn(task.run()), tokio::spawn(network.run()), tokio::spawn(ends)];
+        Ok(Self { connection, publisher, tasks })
     }
 
     /// Takes the name, or fails if somebody else has it.

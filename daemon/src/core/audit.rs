@@ -65,6 +65,9 @@ pub enum Event<'e> {
         call: u64,
         /// `ok`, or the name of the error.
         result: &'e str,
+        /// Path of the object that was made, such as the Job that does the work.
+        #[serde(skip_serializing_if = "str::is_empty")]
+        made: &'e str,
         /// What the error says.
         #[serde(skip_serializing_if = "str::is_empty", serialize_with = "cut")]
         message: &'e str,
@@ -345,7 +348,7 @@ mod tests {
     }
 
     fn end(call: u64, message: &str) -> Event<'_> {
-        Event::End { call, result: "ok", message }
+        Event::End { call, result: "ok", made: "", message }
     }
 
     #[test]

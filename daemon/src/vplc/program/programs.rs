@@ -158,16 +158,21 @@ impl Programs {
         cancel: &CancellationToken,
     ) -> Result<Option<(Version, Outcome)>, Error> {
         let _work = self.exclusive()?;
-        let (deployment, version) = {
+        let (version, deployment) = {
             let store = self.store.lock().await;
             let Some(deployment) = store.deployment().cloned() else { return Ok(None) };
-            let Some(version) = store.version(deployment.new).cloned() else { return Ok(None) };
-            (deployment, version)
+            (store.version(deployment.new).cloned(), deployment)
+        };
+        let Some(version) = version else {
+            // It was refused, and forgotten, and the end of it was not kept.
+            let outcome = Outcome::Unchanged(Error::new(Kind::Failed, "The program is not kept any more."));
+            self.conclude(&deployment, &outcome).await;
+            return Ok(None);
         };
         let driver = self.driver(progress, cancel);
         let found = driver.found().await?;
         let outcome = driver.run(deployment.clone(), Some(Event::Resumed(found))).await;
-        self.conclude(&deployment, &outcome).await?;
+        self.conclude(&deployment, &outcome).await;
         Ok(Some((version, outcome)))
     }
 
@@ -215,11 +220,13 @@ impl Programs {
         }
         tracing::info!(vplc = self.vplc, version = number, "A program is deployed");
         let outcome = self.driver(progress, cancel).run(deployment.clone(), None).await;
-        self.conclude(&deployment, &outcome).await?;
+        self.conclude(&deployment, &outcome).await;
         Ok(outcome)
     }
 
-    async fn conclude(&self, deployment: &Deployment, outcome: &Outcome) -> Result<(), Error> {
+    /// Keeps how it ended. If that cannot be kept, the deployment is still open on the medium, and the next daemon proves once more what
+    /// runs.
+    async fn conclude(&self, deployment: &Deployment, outcome: &Outcome) {
         let (new, old, was_running) = (deployment.new, deployment.old, deployment.was_running);
         match outcome.error() {
             None => tracing::info!(vplc = self.vplc, version = new, "The program runs"),
@@ -236,6 +243,8 @@ impl Programs {
                 Outcome::Lost { .. } => store.conclude(active.filter(|active| *active == new), false),
             }
         });
-        Ok(kept.await??)
+        if let Err(error) = kept.await.and_then(|kept| kept.map_err(Error::from)) {
+            tracing::error!(vplc = self.vplc, "The end of the deployment is not kept. {error}");
+        }
     }
 }
