@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use zbus::Connection;
 
 use crate::config::{RunnerChoice, Settings};
+use crate::core::audit::Audit;
 use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::core::store::DirectoryLock;
@@ -87,7 +88,8 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
         both(actor.run(), others, &all_stop).await;
         drop(lock);
     });
-    Ok(Parts { update, network, vplc, jobs, actor, stop })
+    let audit = Audit::open(&datastore.join("audit"));
+    Ok(Parts { update, network, vplc, jobs, audit, actor, stop })
 }
 
 /// Ends when both have ended as they were told to, or at once if one of them ends on its own.

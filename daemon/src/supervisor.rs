@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::manager::state_word;
 use crate::bus::{Bus, Phase, Publisher};
+use crate::core::audit::Audit;
 use crate::core::error::Error;
 use crate::core::job::Jobs;
 use crate::network::handle::NetworkHandle;
@@ -39,6 +40,8 @@ pub struct Parts {
     pub vplc: VplcHandle,
     /// All Jobs.
     pub jobs: Jobs,
+    /// Who asked for what.
+    pub audit: Audit,
     /// The actors of all domains. They are not polled before the bus name is owned, so the name keeps two daemons
     /// from working on one System. Once `stop` is cancelled it has a minute to end; before, an end is a fault.
     pub actor: BoxFuture<'static, ()>,
@@ -54,14 +57,15 @@ impl fmt::Debug for Parts {
 
 /// Runs the daemon on the system bus until it is told to stop. An error is worth an exit code other than 0.
 pub async fn run(parts: Parts) -> anyhow::Result<()> {
-    let Parts { update, network, vplc, jobs, actor, stop } = parts;
+    let Parts { update, network, vplc, jobs, audit, actor, stop } = parts;
     // First of all, so that no signal finds the default action in place.
     let mut terminate = signal(SignalKind::terminate()).context("Cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("Cannot listen for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("Cannot listen for SIGHUP")?;
 
     let (phase, phases) = watch::channel(Phase::Starting);
-    let bus = Bus::open(zbus::connection::Builder::system(), &update, &jobs, &network, &vplc, phases).await?;
+    let system = zbus::connection::Builder::system();
+    let bus = Bus::open(system, &update, &jobs, &network, &vplc, phases, audit).await?;
     bus.claim().await?;
     let mut actor = tokio::spawn(actor);
 

@@ -284,8 +284,10 @@ async fn a_name_that_is_taken_is_said_so() {
     let (_network, network) = orchestrator_tests::scripted::Network::start(NetworkStatus::default());
     let (_phase, phases) = tokio::sync::watch::channel(orchestratord::bus::Phase::Starting);
     let (_vplcs, vplc) = Vplcs::start();
-    let second =
-        orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, &network, &vplc, phases).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let audit = orchestratord::core::audit::Audit::open(directory.path());
+    let second = orchestratord::bus::Bus::open(bus.builder(), &handle, &domain.jobs, &network, &vplc, phases, audit);
+    let second = second.await.unwrap();
     let error = second.claim().await.unwrap_err();
     assert_eq!(
         error.to_string(),

@@ -11,6 +11,7 @@ pub mod booted;
 pub mod bus;
 pub mod namespace;
 pub mod polkit;
+pub mod runtime;
 pub mod scripted;
 pub mod servers;
 pub mod system;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestratord::bus::{Bus as Face, Phase};
+use orchestratord::core::audit::Audit;
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::core::job::{JobReporter, JobResult, Jobs};
 use orchestratord::network::address::Mac;
@@ -188,6 +189,8 @@ pub struct Daemon {
     pub face: Face,
     /// Where the daemon is in its life.
     pub phase: watch::Sender<Phase>,
+    /// Where its audit log is.
+    pub directory: tempfile::TempDir,
 }
 
 impl Daemon {
@@ -197,11 +200,13 @@ impl Daemon {
         let (phase, phases) = watch::channel(Phase::Running);
         let (network, network_handle) = Network::start(NetworkStatus::default());
         let (vplcs, vplc_handle) = Vplcs::start();
-        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, &vplc_handle, phases)
+        let directory = tempfile::tempdir().expect("a directory");
+        let audit = Audit::open(directory.path());
+        let face = Face::open(bus.builder(), &handle, &domain.jobs, &network_handle, &vplc_handle, phases, audit)
             .await
             .expect("the face on the bus");
         face.claim().await.expect("the bus name");
-        Self { domain, network, vplcs, face, phase }
+        Self { domain, network, vplcs, face, phase, directory }
     }
 
     /// Returns once everything so far is on the bus.

@@ -59,14 +59,18 @@ impl Action {
     }
 }
 
-/// Lets a call pass or not, and returns the user id of its caller.
+/// Lets a call of this user pass or not.
 ///
 /// A refusal is `AccessDenied`; `InteractiveAuthorizationRequired` if the caller could have passed by answering a
 /// prompt, but did not set the message flag that allows one. Any other trouble is a refusal, too.
-pub(super) async fn authorise(connection: &Connection, call: &Header<'_>, action: Action) -> Result<u32, Error> {
-    let uid = caller(connection, call).await?;
+pub(super) async fn authorise(
+    connection: &Connection,
+    call: &Header<'_>,
+    uid: u32,
+    action: Action,
+) -> Result<(), Error> {
     if uid == 0 || uid == nix::unistd::geteuid().as_raw() {
-        return Ok(uid);
+        return Ok(());
     }
     let prompt = call.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH);
     let flags = if prompt { CheckAuthorizationFlags::ALLOW_USER_INTERACTION } else { CheckAuthorizationFlags::empty() };
@@ -79,7 +83,7 @@ pub(super) async fn authorise(connection: &Connection, call: &Header<'_>, action
         authority.check_authorization(&subject, action.id(), &details, flags, "").await
     };
     match tokio::time::timeout(limit, question).await {
-        Ok(Ok(answer)) if answer.is_authorized => Ok(uid),
+        Ok(Ok(answer)) if answer.is_authorized => Ok(()),
         Ok(Ok(answer)) if answer.is_challenge && !prompt => Err(Error::new(
             Kind::InteractiveAuthorizationRequired,
             format!(
@@ -97,14 +101,17 @@ pub(super) async fn authorise(connection: &Connection, call: &Header<'_>, action
     }
 }
 
-/// The user id of the one who sent this message, as the bus daemon knows it.
-async fn caller(connection: &Connection, call: &Header<'_>) -> Result<u32, Error> {
+/// User id of the one who sent this message, as the bus daemon knows it, and the process if it tells.
+pub(super) async fn credentials(connection: &Connection, call: &Header<'_>) -> Result<(u32, Option<u32>), Error> {
     let refused = |reason: &str| {
         Error::new(Kind::AccessDenied, format!("The caller cannot be identified, so the call is refused: {reason}."))
     };
     let sender = call.sender().ok_or_else(|| refused("the message names no sender"))?;
     let bus = DBusProxy::new(connection).await.map_err(|error| refused(&error.to_string()))?;
-    bus.get_connection_unix_user(sender.clone().into()).await.map_err(|error| refused(&error.to_string()))
+    let told = bus.get_connection_credentials(sender.clone().into()).await;
+    let told = told.map_err(|error| refused(&error.to_string()))?;
+    let uid = told.unix_user_id().ok_or_else(|| refused("the bus does not tell its user"))?;
+    Ok((uid, told.process_id()))
 }
 
 fn denied(uid: u32, action: Action, reason: &str) -> Error {

@@ -13,6 +13,13 @@ use crate::core::error::Error;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal(Error);
 
+impl Refusal {
+    /// What is wrong.
+    pub(super) fn error(&self) -> &Error {
+        &self.0
+    }
+}
+
 impl From<Error> for Refusal {
     fn from(mut error: Error) -> Self {
         // A message may quote what an Interface or a caller said, and D-Bus strings cannot hold NUL.

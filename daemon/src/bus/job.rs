@@ -11,8 +11,9 @@ use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, OwnedObjectPath, interface};
 
-use super::auth::{Action, authorise};
+use super::auth::Action;
 use super::error::Refusal;
+use super::gate::Gate;
 use super::publish::Publisher;
 use super::view::{error_pair, root_path, share, text, view, vplc_path};
 use crate::core::job::{JobResult, JobStatus, VPLC_SUBJECT};
@@ -44,12 +45,18 @@ impl From<&JobStatus> for JobView {
 pub(super) struct Job {
     work: crate::core::job::Job,
     publisher: Publisher,
+    gate: Gate,
     view: watch::Receiver<JobView>,
 }
 
 impl Job {
-    pub(super) fn new(work: crate::core::job::Job, publisher: Publisher, view: watch::Receiver<JobView>) -> Self {
-        Self { work, publisher, view }
+    pub(super) fn new(
+        work: crate::core::job::Job,
+        publisher: Publisher,
+        gate: Gate,
+        view: watch::Receiver<JobView>,
+    ) -> Self {
+        Self { work, publisher, gate, view }
     }
 
     /// The vPLC that the Job works on.
@@ -70,8 +77,8 @@ impl Job {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
         let action = if self.vplc().is_some() { Action::Vplc } else { Action::Update };
-        authorise(connection, &call, action).await?;
-        Ok(self.work.cancel()?)
+        let cancel = |_| async { Ok(self.work.cancel()?) };
+        self.gate.change(connection, &call, action, cancel).await
     }
 
     /// Replies when the Job has ended, at once if it has already; all properties have their last values by then. Give

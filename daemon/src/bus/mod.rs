@@ -6,6 +6,7 @@
 pub mod auth;
 mod component;
 mod error;
+mod gate;
 mod host;
 mod job;
 mod link;
@@ -29,6 +30,7 @@ pub use error::Refusal;
 pub use options::MAX_DOCUMENT;
 pub use publish::{PACE, Publisher};
 
+use crate::core::audit::Audit;
 use crate::core::job::Jobs;
 use crate::network::handle::NetworkHandle;
 use crate::update::handle::UpdateHandle;
@@ -72,7 +74,7 @@ pub enum BusError {
 pub struct Bus {
     connection: Connection,
     publisher: Publisher,
-    tasks: [JoinHandle<()>; 3],
+    tasks: [JoinHandle<()>; 4],
 }
 
 impl Bus {
@@ -84,15 +86,16 @@ impl Bus {
         network: &NetworkHandle,
         vplc: &VplcHandle,
         phase: watch::Receiver<Phase>,
+        audit: Audit,
     ) -> Result<Self, BusError> {
         let connection = builder.build().await.map_err(BusError::Connect)?;
-        let started = publish::Task::start(&connection, update, jobs, network, vplc, phase).await;
+        let gate = gate::Gate::new(audit);
+        let ends = gate.clone().follow(jobs.changes());
+        let started = publish::Task::start(&connection, update, jobs, network, vplc, phase, gate).await;
         let (task, network, vplc, publisher) = started.map_err(BusError::Export)?;
-        Ok(Self {
-            connection,
-            publisher,
-            tasks: [tokio::spawn(task.run()), tokio::spawn(network.run()), tokio::spawn(vplc.run())],
-        })
+        let tasks =
+            [tokio::spawn(task.run()), tokio::spawn(network.run()), tokio::spawn(vplc.run()), tokio::spawn(ends)];
+        Ok(Self { connection, publisher, tasks })
     }
 
     /// Takes the name, or fails if somebody else has it.

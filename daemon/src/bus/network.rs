@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface};
 
-use super::auth::{Action, authorise};
+use super::auth::Action;
+use super::gate::Gate;
 use super::options::Options;
 use super::view::{link_path, nic_path, no_path, view};
 use super::{Publisher, Refusal};
@@ -37,12 +38,18 @@ impl From<&NetworkStatus> for NetworkView {
 pub(super) struct Network {
     handle: NetworkHandle,
     publisher: Publisher,
+    gate: Gate,
     view: watch::Receiver<NetworkView>,
 }
 
 impl Network {
-    pub(super) fn new(handle: NetworkHandle, publisher: Publisher, view: watch::Receiver<NetworkView>) -> Self {
-        Self { handle, publisher, view }
+    pub(super) fn new(
+        handle: NetworkHandle,
+        publisher: Publisher,
+        gate: Gate,
+        view: watch::Receiver<NetworkView>,
+    ) -> Self {
+        Self { handle, publisher, gate, view }
     }
 }
 
@@ -64,20 +71,22 @@ impl Network {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Network).await?;
-        let mut options = Options::new("AttachNic", &["wait"], options)?;
-        let limit = DocumentKind::Nic.limit();
-        if spec.len() > limit {
-            let message = format!(
-                "The argument \"spec\" of AttachNic has {} bytes, but at most {limit} are allowed.",
-                spec.len()
-            );
-            return Err(Error::new(Kind::InvalidArgs, message).into());
-        }
-        let name = self.handle.attach(spec.to_owned(), options.wait()?).await?;
-        tracing::info!(nic = name, caller, "A NIC was attached over the bus");
-        self.publisher.flush().await?;
-        Ok(nic_path(&name))
+        let attach = |caller| async move {
+            let mut options = Options::new("AttachNic", &["wait"], options)?;
+            let limit = DocumentKind::Nic.limit();
+            if spec.len() > limit {
+                let message = format!(
+                    "The argument \"spec\" of AttachNic has {} bytes, but at most {limit} are allowed.",
+                    spec.len()
+                );
+                return Err(Error::new(Kind::InvalidArgs, message).into());
+            }
+            let name = self.handle.attach(spec.to_owned(), options.wait()?).await?;
+            tracing::info!(nic = name, caller, "A NIC was attached over the bus");
+            self.publisher.flush().await?;
+            Ok(nic_path(&name))
+        };
+        self.gate.begin(connection, &call, Action::Network, attach).await
     }
 
     /// Detaches a NIC; its link is gone when the reply comes. Its hardware address stays kept for the name.
@@ -91,16 +100,18 @@ impl Network {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
-        let caller = authorise(connection, &call, Action::Network).await?;
-        Options::new("DetachNic", &[], options)?;
-        if let Some((vplc, _)) = name.split_once('/') {
-            let message = format!("The NIC \"{name}\" belongs to the vPLC \"{vplc}\"; it changes with that.");
-            return Err(Error::new(Kind::NotSupported, message).into());
-        }
-        self.handle.detach(name.chars().take(256).collect()).await?;
-        tracing::info!(nic = name, caller, "A NIC was detached over the bus");
-        self.publisher.flush().await?;
-        Ok(())
+        let detach = |caller| async move {
+            Options::new("DetachNic", &[], options)?;
+            if let Some((vplc, _)) = name.split_once('/') {
+                let message = format!("The NIC \"{name}\" belongs to the vPLC \"{vplc}\"; it changes with that.");
+                return Err(Error::new(Kind::NotSupported, message).into());
+            }
+            self.handle.detach(name.chars().take(256).collect()).await?;
+            tracing::info!(nic = name, caller, "A NIC was detached over the bus");
+            self.publisher.flush().await?;
+            Ok(())
+        };
+        self.gate.change(connection, &call, Action::Network, detach).await
     }
 
     /// The link that packets to the world take: that of the default route with the lowest metric, IPv4 before IPv6, those

@@ -23,6 +23,7 @@ use zbus::{Connection, OwnedObjectPath};
 
 use super::Phase;
 use super::component::{Component, ComponentView};
+use super::gate::Gate;
 use super::job::{Job, JobSignals as _, JobView};
 use super::manager::{Manager, ManagerSignals as _, ManagerView};
 use super::update::{Update, UpdateView};
@@ -163,6 +164,7 @@ fn line_or_loss(line: Result<LogLine, broadcast::error::RecvError>) -> Option<Lo
 pub(super) struct Task {
     connection: Connection,
     publisher: Publisher,
+    gate: Gate,
     flushes: mpsc::Receiver<oneshot::Sender<()>>,
     phase: watch::Receiver<Phase>,
     status: watch::Receiver<UpdateStatus>,
@@ -187,6 +189,7 @@ impl Task {
         network: &NetworkHandle,
         vplc: &VplcHandle,
         phase: watch::Receiver<Phase>,
+        gate: Gate,
     ) -> zbus::Result<(Self, network::Task, vplc::Task, Publisher)> {
         let (sender, flushes) = mpsc::channel(16);
         let (network_sender, network_flushes) = mpsc::channel(16);
@@ -201,11 +204,13 @@ impl Task {
         let server = connection.object_server();
         server.at(root_path(), zbus::fdo::ObjectManager).await?;
         server.at(root_path(), Manager::new(manager_view)).await?;
-        server.at(root_path(), Update::new(handle.clone(), publisher.clone(), phase.clone(), update_view)).await?;
+        let face = Update::new(handle.clone(), publisher.clone(), gate.clone(), phase.clone(), update_view);
+        server.at(root_path(), face).await?;
 
         let mut task = Self {
             connection: connection.clone(),
             publisher: publisher.clone(),
+            gate: gate.clone(),
             flushes,
             phase,
             status,
@@ -222,8 +227,8 @@ impl Task {
             task.begin(job).await;
         }
         task.publish(true).await;
-        let network = network::Task::start(connection, network, &publisher, network_flushes).await?;
-        let vplc = vplc::Task::start(connection, vplc, &publisher, vplc_flushes).await?;
+        let network = network::Task::start(connection, network, &publisher, gate.clone(), network_flushes).await?;
+        let vplc = vplc::Task::start(connection, vplc, &publisher, gate, vplc_flushes).await?;
         Ok((task, network, vplc, publisher))
     }
 
@@ -371,7 +376,8 @@ impl Task {
         let mut status = job.status.clone();
         let first = JobView::from(&*status.borrow_and_update());
         let (shown, view) = Shown::new(&self.connection, job_path(id), first);
-        let added = self.connection.object_server().at(job_path(id), Job::new(job, self.publisher.clone(), view)).await;
+        let face = Job::new(job, self.publisher.clone(), self.gate.clone(), view);
+        let added = self.connection.object_server().at(job_path(id), face).await;
         report(added.map(drop), JobView::INTERFACE, "InterfacesAdded");
         self.shown_jobs.insert(id, ShownJob { status, log, shown, ended: false });
         report(self.manager.emitter.job_new(id, job_path(id).into()).await, ManagerView::INTERFACE, "JobNew");

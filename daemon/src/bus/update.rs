@@ -12,8 +12,9 @@ use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, interface};
 
 use super::Phase;
-use super::auth::{Action, authorise};
+use super::auth::Action;
 use super::error::Refusal;
+use super::gate::Gate;
 use super::options::Options;
 use super::publish::Publisher;
 use super::view::{error_pair, job_path, no_path, text, view};
@@ -49,6 +50,7 @@ impl From<&UpdateStatus> for UpdateView {
 pub(super) struct Update {
     handle: UpdateHandle,
     publisher: Publisher,
+    gate: Gate,
     phase: watch::Receiver<Phase>,
     view: watch::Receiver<UpdateView>,
 }
@@ -57,22 +59,22 @@ impl Update {
     pub(super) fn new(
         handle: UpdateHandle,
         publisher: Publisher,
+        gate: Gate,
         phase: watch::Receiver<Phase>,
         view: watch::Receiver<UpdateView>,
     ) -> Self {
-        Self { handle, publisher, phase, view }
+        Self { handle, publisher, gate, phase, view }
     }
 
-    /// Lets a call in: its caller may do this, and the daemon is not about to end. Returns the caller's user id.
-    async fn admit(&self, connection: &Connection, call: &Header<'_>, action: Action) -> Result<u32, Error> {
-        let caller = authorise(connection, call, action).await?;
+    /// An error if the daemon is about to end.
+    fn takes_work(&self) -> Result<(), Error> {
         if *self.phase.borrow() == Phase::Stopping {
             return Err(Error::new(
                 Kind::NotSupported,
                 "The daemon \"orchestratord\" is stopping and takes no new work.",
             ));
         }
-        Ok(caller)
+        Ok(())
     }
 
     /// Turns the acceptance of a Job into its path, once all that the acceptance changed has been announced.
@@ -110,7 +112,8 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<HashMap<&'static str, Variant<'static>>>, Refusal> {
-        self.admit(connection, &call, Action::Inspect).await?;
+        self.gate.inspect(connection, &call, Action::Inspect).await?;
+        self.takes_work()?;
         let mut options = Options::new("Plan", &["base-directory", "topology-components"], options)?;
         let steps = self.handle.plan(options.manifest(manifest)?).await?;
         Ok(steps.into_iter().map(step).collect())
@@ -133,12 +136,15 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = self.admit(connection, &call, Action::Update).await?;
-        let known = ["base-directory", "reboot", "stop-before", "topology-components"];
-        let mut options = Options::new("Install", &known, options)?;
-        let request = options.manifest(manifest)?;
-        let job = self.handle.install(request, options.run()?, caller).await;
-        self.accepted(job, caller).await
+        let install = |caller| async move {
+            self.takes_work()?;
+            let known = ["base-directory", "reboot", "stop-before", "topology-components"];
+            let mut options = Options::new("Install", &known, options)?;
+            let request = options.manifest(manifest)?;
+            let job = self.handle.install(request, options.run()?, caller).await;
+            self.accepted(job, caller).await
+        };
+        self.gate.begin(connection, &call, Action::Update, install).await
     }
 
     /// Goes on with the open deployment.
@@ -152,10 +158,13 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = self.admit(connection, &call, Action::Update).await?;
-        let mut options = Options::new("Resume", &["reboot", "stop-before"], options)?;
-        let job = self.handle.resume(options.run()?, caller).await;
-        self.accepted(job, caller).await
+        let resume = |caller| async move {
+            self.takes_work()?;
+            let mut options = Options::new("Resume", &["reboot", "stop-before"], options)?;
+            let job = self.handle.resume(options.run()?, caller).await;
+            self.accepted(job, caller).await
+        };
+        self.gate.begin(connection, &call, Action::Update, resume).await
     }
 
     /// Takes the open deployment back.
@@ -170,11 +179,14 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = self.admit(connection, &call, Action::Update).await?;
-        let mut options = Options::new("Rollback", &["force", "reboot", "stop-before"], options)?;
-        let run = options.run()?;
-        let job = self.handle.rollback(run, options.force()?, caller).await;
-        self.accepted(job, caller).await
+        let rollback = |caller| async move {
+            self.takes_work()?;
+            let mut options = Options::new("Rollback", &["force", "reboot", "stop-before"], options)?;
+            let run = options.run()?;
+            let job = self.handle.rollback(run, options.force()?, caller).await;
+            self.accepted(job, caller).await
+        };
+        self.gate.begin(connection, &call, Action::Update, rollback).await
     }
 
     /// Asks the Components what they are.
@@ -190,7 +202,8 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<(String, String, String)>, Vec<String>), Refusal> {
-        self.admit(connection, &call, Action::Inspect).await?;
+        self.gate.inspect(connection, &call, Action::Inspect).await?;
+        self.takes_work()?;
         let mut options = Options::new("Inventory", &["scope", "topology-components"], options)?;
         let (scope, components) = options.inventory()?;
         let inventory = self.handle.inventory(scope, components).await?;
@@ -212,11 +225,14 @@ impl Update {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
-        self.admit(connection, &call, Action::Update).await?;
-        Options::new("Reload", &[], options)?;
-        self.handle.reload().await?;
-        self.publisher.flush().await?;
-        Ok(())
+        let reload = |_| async move {
+            self.takes_work()?;
+            Options::new("Reload", &[], options)?;
+            self.handle.reload().await?;
+            self.publisher.flush().await?;
+            Ok(())
+        };
+        self.gate.change(connection, &call, Action::Update, reload).await
     }
 
     /// "idle", "busy" (a Job works on a deployment), "waiting" (a deployment is open and waits for Resume or Rollback)

@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface};
 
-use super::auth::{Action, authorise};
+use super::auth::Action;
+use super::gate::Gate;
 use super::options::Options;
 use super::view::{error_pair, job_path, text, view};
 use super::{Publisher, Refusal};
@@ -54,12 +55,19 @@ pub(super) struct Vplc {
     name: String,
     handle: VplcHandle,
     publisher: Publisher,
+    gate: Gate,
     view: watch::Receiver<VplcView>,
 }
 
 impl Vplc {
-    pub(super) fn new(name: String, handle: VplcHandle, publisher: Publisher, view: watch::Receiver<VplcView>) -> Self {
-        Self { name, handle, publisher, view }
+    pub(super) fn new(
+        name: String,
+        handle: VplcHandle,
+        publisher: Publisher,
+        gate: Gate,
+        view: watch::Receiver<VplcView>,
+    ) -> Self {
+        Self { name, handle, publisher, gate, view }
     }
 
     /// Lets an order in, and turns its acceptance into the path of its Job.
@@ -71,12 +79,14 @@ impl Vplc {
         call: &Header<'_>,
         connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, call, Action::Vplc).await?;
-        Options::new(method, &[], options)?;
-        let id = self.handle.order(self.name.clone(), order, caller).await?;
-        tracing::info!(job = id, vplc = self.name, caller, "{method} of a vPLC was called over the bus");
-        self.publisher.flush().await?;
-        Ok(job_path(id))
+        let work = |caller| async move {
+            Options::new(method, &[], options)?;
+            let id = self.handle.order(self.name.clone(), order, caller).await?;
+            tracing::info!(job = id, vplc = self.name, caller, "{method} of a vPLC was called over the bus");
+            self.publisher.flush().await?;
+            Ok(job_path(id))
+        };
+        self.gate.begin(connection, call, Action::Vplc, work).await
     }
 }
 
@@ -135,12 +145,14 @@ impl Vplc {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Refusal> {
-        let caller = authorise(connection, &call, Action::Vplc).await?;
-        Options::new("ResetFailed", &[], options)?;
-        self.handle.reset(self.name.clone()).await?;
-        tracing::info!(vplc = self.name, caller, "A vPLC was reset over the bus");
-        self.publisher.flush().await?;
-        Ok(())
+        let reset = |caller| async move {
+            Options::new("ResetFailed", &[], options)?;
+            self.handle.reset(self.name.clone()).await?;
+            tracing::info!(vplc = self.name, caller, "A vPLC was reset over the bus");
+            self.publisher.flush().await?;
+            Ok(())
+        };
+        self.gate.change(connection, &call, Action::Vplc, reset).await
     }
 
     /// The last lines that the runtime has printed.
@@ -154,7 +166,7 @@ impl Vplc {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<String>, Refusal> {
-        authorise(connection, &call, Action::Vplc).await?;
+        self.gate.inspect(connection, &call, Action::Vplc).await?;
         let mut options = Options::new("Logs", &["lines"], options)?;
         let lines = options.lines()?.unwrap_or(LINES);
         Ok(self.handle.lines(self.name.clone(), lines).await?.into_iter().map(text).collect())

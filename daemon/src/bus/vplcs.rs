@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface};
 
-use super::auth::{Action, authorise};
+use super::auth::Action;
+use super::gate::Gate;
 use super::options::Options;
 use super::view::{job_path, text, view};
 use super::{Publisher, Refusal};
@@ -37,12 +38,13 @@ impl From<&VplcsStatus> for VplcsView {
 pub(super) struct Vplcs {
     handle: VplcHandle,
     publisher: Publisher,
+    gate: Gate,
     view: watch::Receiver<VplcsView>,
 }
 
 impl Vplcs {
-    pub(super) fn new(handle: VplcHandle, publisher: Publisher, view: watch::Receiver<VplcsView>) -> Self {
-        Self { handle, publisher, view }
+    pub(super) fn new(handle: VplcHandle, publisher: Publisher, gate: Gate, view: watch::Receiver<VplcsView>) -> Self {
+        Self { handle, publisher, gate, view }
     }
 }
 
@@ -64,14 +66,16 @@ impl Vplcs {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Vplc).await?;
-        let mut options = Options::new("Apply", &["image"], options)?;
-        check_size("Apply", spec)?;
-        let application = Application { spec: spec.to_owned(), archive: options.image()?, caller };
-        let id = self.handle.apply(application).await?;
-        tracing::info!(job = id, caller, "A vPLC is applied over the bus");
-        self.publisher.flush().await?;
-        Ok(job_path(id))
+        let apply = |caller| async move {
+            let mut options = Options::new("Apply", &["image"], options)?;
+            check_size("Apply", spec)?;
+            let application = Application { spec: spec.to_owned(), archive: options.image()?, caller };
+            let id = self.handle.apply(application).await?;
+            tracing::info!(job = id, caller, "A vPLC is applied over the bus");
+            self.publisher.flush().await?;
+            Ok(job_path(id))
+        };
+        self.gate.begin(connection, &call, Action::Vplc, apply).await
     }
 
     /// What Apply would change; changes nothing.
@@ -87,7 +91,7 @@ impl Vplcs {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<(String, String, String)>, Refusal> {
-        authorise(connection, &call, Action::Vplc).await?;
+        self.gate.inspect(connection, &call, Action::Vplc).await?;
         Options::new("Plan", &[], options)?;
         check_size("Plan", spec)?;
         let changes = self.handle.plan(spec.to_owned()).await?;
@@ -107,13 +111,15 @@ impl Vplcs {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        let caller = authorise(connection, &call, Action::Vplc).await?;
-        let mut options = Options::new("Delete", &["keep-data"], options)?;
-        let order = Order::Delete { keep_data: options.keep_data()? };
-        let id = self.handle.order(name.chars().take(256).collect(), order, caller).await?;
-        tracing::info!(job = id, vplc = name, caller, "A vPLC is deleted over the bus");
-        self.publisher.flush().await?;
-        Ok(job_path(id))
+        let delete = |caller| async move {
+            let mut options = Options::new("Delete", &["keep-data"], options)?;
+            let order = Order::Delete { keep_data: options.keep_data()? };
+            let id = self.handle.order(name.chars().take(256).collect(), order, caller).await?;
+            tracing::info!(job = id, vplc = name, caller, "A vPLC is deleted over the bus");
+            self.publisher.flush().await?;
+            Ok(job_path(id))
+        };
+        self.gate.begin(connection, &call, Action::Vplc, delete).await
     }
 
     /// "docker" or "podman"; empty while none is connected. It is looked for only if there is a vPLC. More words may come.

@@ -75,13 +75,21 @@ pub enum Kind {
     NameInUse,
     /// A vPLC ended by itself too often, or does not get healthy.
     VplcFailed,
+    /// A PLC program is malformed, too large or holds what it must not.
+    InvalidProgram,
+    /// The runtime of a vPLC does not answer, or not as it should.
+    RuntimeFailed,
+    /// The runtime of a vPLC is not the one that it was: another certificate, or users that are not ours.
+    RuntimeUntrusted,
+    /// A PLC program does not compile or does not run.
+    ProgramFailed,
     /// Anything else.
     Failed,
 }
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 36] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -113,6 +121,10 @@ impl Kind {
         Self::ImageUnavailable,
         Self::NameInUse,
         Self::VplcFailed,
+        Self::InvalidProgram,
+        Self::RuntimeFailed,
+        Self::RuntimeUntrusted,
+        Self::ProgramFailed,
         Self::Failed,
     ];
 
@@ -154,6 +166,10 @@ impl Kind {
             Self::ImageUnavailable => ("org.orchestratord1.Error.ImageUnavailable", 44),
             Self::NameInUse => ("org.orchestratord1.Error.NameInUse", 45),
             Self::VplcFailed => ("org.orchestratord1.Error.VplcFailed", 46),
+            Self::InvalidProgram => ("org.orchestratord1.Error.InvalidProgram", 50),
+            Self::RuntimeFailed => ("org.orchestratord1.Error.RuntimeFailed", 51),
+            Self::RuntimeUntrusted => ("org.orchestratord1.Error.RuntimeUntrusted", 52),
+            Self::ProgramFailed => ("org.orchestratord1.Error.ProgramFailed", 53),
             Self::Failed => ("org.orchestratord1.Error.Failed", 1),
         }
     }

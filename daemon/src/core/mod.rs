@@ -1,5 +1,6 @@
 //! Building blocks that know no domain and no bus.
 
+pub mod audit;
 pub mod document;
 pub mod error;
 pub mod job;

@@ -1,8 +1,9 @@
 //! Files that survive a crash or power cut at any instant.
 //!
-//! Small documents are replaced whole ([`replace`]); what grows is appended to a [`Journal`]. Both are on the medium
-//! when the call returns.
+//! Small documents are replaced whole ([`replace`], or [`Generations`] if they would be missed); what grows is appended to a
+//! [`Journal`]. All are on the medium when the call returns.
 
+mod generations;
 mod journal;
 
 use std::fs::{self, File, OpenOptions};
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+pub use generations::{Generations, Loaded};
 pub use journal::{Entries, Journal, Tail};
 
 use super::error::{Error, Kind};

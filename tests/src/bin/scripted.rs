@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use futures_util::FutureExt;
 use orchestrator_tests::scripted::{Domain, Network, Vplcs, component, system};
+use orchestratord::core::audit::Audit;
 use orchestratord::core::error::{Error, Kind};
 use orchestratord::logging;
 use orchestratord::network::handle::NetworkStatus;
@@ -28,7 +29,10 @@ fn main() -> ExitCode {
         let actor = act(domain, stop.clone()).boxed();
         let (_network, network) = Network::start(NetworkStatus::default());
         let (_vplcs, vplc) = Vplcs::start();
-        supervisor::run(Parts { update, network, vplc, jobs, actor, stop }).await
+        // Nobody looks at what this one writes down.
+        let directory = tempfile::tempdir()?;
+        let audit = Audit::open(directory.path());
+        supervisor::run(Parts { update, network, vplc, jobs, audit, actor, stop }).await
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use zbus::Connection;
 
+use super::super::gate::Gate;
 use super::super::host::Host;
 use super::super::link::{Link, LinkView};
 use super::super::network::{Network, NetworkView};
@@ -47,12 +48,14 @@ impl Task {
         connection: &Connection,
         handle: &NetworkHandle,
         publisher: &Publisher,
+        gate: Gate,
         flushes: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> zbus::Result<Self> {
         let status = handle.status();
         let first = NetworkView::from(&*status.borrow());
         let (network, view) = Shown::new(connection, root_path(), first);
-        connection.object_server().at(root_path(), Network::new(handle.clone(), publisher.clone(), view)).await?;
+        let face = Network::new(handle.clone(), publisher.clone(), gate, view);
+        connection.object_server().at(root_path(), face).await?;
         connection.object_server().at(root_path(), Host::new(handle.host())).await?;
         let (connection, handle) = (connection.clone(), handle.clone());
         let mut task =

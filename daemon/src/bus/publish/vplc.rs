@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use zbus::Connection;
 
+use super::super::gate::Gate;
 use super::super::view::{View, root_path, vplc_path};
 use super::super::vplc::{Vplc, VplcView};
 use super::super::vplcs::{Vplcs, VplcsView};
@@ -23,6 +24,7 @@ struct ShownVplc {
 pub(in super::super) struct Task {
     connection: Connection,
     publisher: Publisher,
+    gate: Gate,
     flushes: mpsc::Receiver<oneshot::Sender<()>>,
     handle: VplcHandle,
     status: watch::Receiver<VplcsStatus>,
@@ -36,14 +38,16 @@ impl Task {
         connection: &Connection,
         handle: &VplcHandle,
         publisher: &Publisher,
+        gate: Gate,
         flushes: mpsc::Receiver<oneshot::Sender<()>>,
     ) -> zbus::Result<Self> {
         let status = handle.status();
         let first = VplcsView::from(&*status.borrow());
         let (vplcs, view) = Shown::new(connection, root_path(), first);
-        connection.object_server().at(root_path(), Vplcs::new(handle.clone(), publisher.clone(), view)).await?;
+        let face = Vplcs::new(handle.clone(), publisher.clone(), gate.clone(), view);
+        connection.object_server().at(root_path(), face).await?;
         let (connection, publisher, handle) = (connection.clone(), publisher.clone(), handle.clone());
-        let mut task = Self { connection, publisher, flushes, handle, status, vplcs, shown: BTreeMap::new() };
+        let mut task = Self { connection, publisher, gate, flushes, handle, status, vplcs, shown: BTreeMap::new() };
         task.publish().await;
         Ok(task)
     }
@@ -79,7 +83,7 @@ impl Task {
                 continue;
             }
             let (shown, view) = Shown::new(&self.connection, vplc_path(name), VplcView::from(&**vplc));
-            let object = Vplc::new(name.clone(), self.handle.clone(), self.publisher.clone(), view);
+            let object = Vplc::new(name.clone(), self.handle.clone(), self.publisher.clone(), self.gate.clone(), view);
             let added = self.connection.object_server().at(vplc_path(name), object).await;
             report(added.map(drop), VplcView::INTERFACE, "InterfacesAdded");
             self.shown.insert(name.clone(), ShownVplc { status: vplc.clone(), shown });

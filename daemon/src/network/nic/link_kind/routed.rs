@@ -108,8 +108,7 @@ impl Routers {
     pub async fn leave(&self, host: &dyn Port, store: &Store, spec: &Spec) {
         let last = {
             let mut all = self.all();
-            all.remove(&(spec.parent.clone(), spec.key()))
-                && all.iter().all(|(parent, _)| *parent != spec.parent)
+            all.remove(&(spec.parent.clone(), spec.key())) && all.iter().all(|(parent, _)| *parent != spec.parent)
         };
         if last && let Err(error) = undo_forwarding(host, store, &spec.parent).await {
             tracing::warn!(nic = spec.name, "The link \"{}\" still passes on packets: {error}", spec.parent);

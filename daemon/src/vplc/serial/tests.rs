@@ -1,0 +1,130 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::*;
+
+/// Devices that are everywhere, in place of adapters.
+const NULL: Device = Device { major: 1, minor: 3 };
+const ZERO: Device = Device { major: 1, minor: 5 };
+
+fn plug(dev: &Path, name: &str, device: &str) {
+    let by_id = dev.join("serial/by-id");
+    fs::create_dir_all(&by_id).unwrap();
+    symlink(device, by_id.join(name)).unwrap();
+}
+
+#[test]
+fn a_port_is_found_by_its_exact_name_only() {
+    let dev = tempfile::tempdir().unwrap();
+    let ports = Ports::new(dev.path());
+    assert_eq!(ports.resolve("usb-FTDI_A1-if00").unwrap(), None);
+    plug(dev.path(), "usb-FTDI_A1-if00", "/dev/null");
+    plug(dev.path(), "usb-FTDI_A10-if00", "/dev/zero");
+    plug(dev.path(), "gone", "/dev/there-is-no-such-adapter");
+    plug(dev.path(), "no-device", "/etc/passwd");
+    let port = ports.resolve("usb-FTDI_A1-if00").unwrap().unwrap();
+    assert_eq!((port.device, port.path.as_path()), (NULL, Path::new("/dev/null")));
+    assert_eq!(ports.resolve("usb-FTDI_A10-if00").unwrap().unwrap().device, ZERO);
+    for name in ["usb-", "usb-FTDI_A", "FTDI_A1", "gone", "no-device"] {
+        assert_eq!(ports.resolve(name).unwrap(), None, "{name}");
+    }
+    assert_eq!(ports.list().into_keys().collect::<Vec<_>>(), ["usb-FTDI_A1-if00", "usb-FTDI_A10-if00"]);
+}
+
+#[test]
+fn what_is_no_name_is_refused() {
+    let ports = Ports::new(Path::new("/dev"));
+    for name in ["", ".", "..", "../../null", "a/b", "a\0b", "a\nb", &"x".repeat(256)] {
+        assert!(matches!(ports.resolve(name), Err(SerialError::Name(_))), "{name:?}");
+    }
+}
+
+#[test]
+fn a_port_has_one_owner_unless_all_share_it() {
+    let mut claims = Claims::default();
+    claims.take("a", "p", false).unwrap();
+    claims.take("a", "p", false).unwrap();
+    let message = claims.take("b", "p", false).unwrap_err().to_string();
+    assert_eq!(message, "The serial port \"p\" belongs to the vPLC \"a\", and is not shared by both.");
+    claims.take("b", "p", true).unwrap_err();
+    claims.take("b", "q", true).unwrap();
+    claims.take("c", "q", true).unwrap();
+    // To share is the wish of all or of none.
+    claims.take("c", "q", false).unwrap_err();
+    claims.release("a", "p");
+    claims.take("b", "p", true).unwrap();
+    claims.release_all("b");
+    claims.take("c", "q", false).unwrap();
+    claims.take("c", "p", false).unwrap();
+}
+
+#[test]
+fn one_device_under_two_names_has_one_owner_all_the_same() {
+    let dev = tempfile::tempdir().unwrap();
+    plug(dev.path(), "p", "/dev/null");
+    plug(dev.path(), "q", "/dev/null");
+    let plugged = Ports::new(dev.path()).list();
+    let mut claims = Claims::default();
+    claims.take("a", "p", false).unwrap();
+    claims.check("a", &plugged["p"], &plugged).unwrap();
+    assert!(matches!(claims.check("b", &plugged["p"], &plugged), Err(SerialError::InUse { .. })));
+    claims.take("b", "q", false).unwrap();
+    assert!(matches!(claims.check("b", &plugged["q"], &plugged), Err(SerialError::InUse { .. })));
+    claims.release_all("a");
+    claims.check("b", &plugged["q"], &plugged).unwrap();
+    let owned = Claims::default().check("a", &plugged["p"], &plugged);
+    assert!(matches!(owned, Err(SerialError::NotOwned { .. })));
+}
+
+#[test]
+fn the_rules_name_kinds_of_adapters_and_no_right_to_make_nodes() {
+    assert!(device_rules([]).is_empty());
+    let port = |major, minor| Port { name: "p".to_owned(), path: "/dev/p".into(), device: Device { major, minor } };
+    let (usb, on_board) = (port(188, 3), port(4, 64));
+    assert_eq!(device_rules([None]), ["c 166:* rw", "c 188:* rw"]);
+    assert_eq!(device_rules([Some(&usb), Some(&on_board), Some(&on_board)]), ["c 166:* rw", "c 188:* rw", "c 4:64 rw"]);
+}
+
+#[tokio::test]
+async fn ports_come_and_go_also_where_no_directory_was() {
+    let dev = tempfile::tempdir().unwrap();
+    let place = Ports::new(dev.path());
+    let (sender, mut ports) = watch::channel(place.list());
+    let follow = async {
+        let error = follow(&place, &sender).await;
+        panic!("{error:?}");
+    };
+    let change = async {
+        let mut becomes = async |names: &[&str]| {
+            let seen = ports.wait_for(|ports| ports.keys().map(String::as_str).eq(names.iter().copied()));
+            drop(tokio::time::timeout(Duration::from_mins(1), seen).await.expect("in time").unwrap());
+        };
+        let by_id = dev.path().join("serial/by-id");
+        for _ in 0..3 {
+            plug(dev.path(), "p", "/dev/null");
+            becomes(&["p"]).await;
+            plug(dev.path(), "q", "/dev/zero");
+            becomes(&["p", "q"]).await;
+            fs::remove_file(by_id.join("p")).unwrap();
+            becomes(&["q"]).await;
+            // udev removes the directories with the last adapter.
+            fs::remove_dir_all(dev.path().join("serial")).unwrap();
+            becomes(&[]).await;
+        }
+        // udev replaces a link in one step.
+        plug(dev.path(), "p", "/dev/null");
+        becomes(&["p"]).await;
+        symlink("/dev/zero", by_id.join(".p")).unwrap();
+        fs::rename(by_id.join(".p"), by_id.join("p")).unwrap();
+        let replaced = ports.wait_for(|ports| ports.get("p").is_some_and(|port| port.device == ZERO));
+        drop(tokio::time::timeout(Duration::from_mins(1), replaced).await.expect("in time").unwrap());
+    };
+    tokio::select! {
+        () = follow => {}
+        () = change => {}
+    }
+}
