@@ -185,11 +185,11 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
 async fn signals(site: &mut Site, report: &mut Report) -> anyhow::Result<()> {
     let path = format!("/org/orchestratord1/link/{}", site.parent);
     let link =
-        LinkProxy::builder(&site.client).path(path.clone())?.cache_properties(CacheProperties::No).build().await?;
+        LinkProxy::builder(&site.client).path(path.clone()).cache_properties(CacheProperties::No).build().await?;
     ensure!(link.name().await? == "lan0", "the parent is not on the bus");
     let properties = PropertiesProxy::builder(&site.client)
-        .destination("org.orchestratord1")?
-        .path(path)?
+        .destination("org.orchestratord1")
+        .path(path)
         .cache_properties(CacheProperties::No)
         .build()
         .await?;
