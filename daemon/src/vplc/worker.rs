@@ -277,7 +277,9 @@ impl Worker {
     /// Ends the Job if there is nothing more to wait for, or takes back what it has done.
     fn judge(&mut self) -> Vec<Event> {
         let Some(work) = &mut self.work else { return Vec::new() };
-        work.reporter.report(0.5, step(self.machine.doing()));
+        if let Some(effect) = self.machine.doing().filter(|effect| **effect != Effect::Look) {
+            work.reporter.report(0.5, step(effect));
+        }
         let Some(rest) = self.machine.rest(&self.spec.name) else { return Vec::new() };
         let undo = std::mem::replace(&mut work.undo, Undo::Nothing);
         match (rest, undo) {
@@ -463,21 +465,18 @@ async fn fetch_again(engine: &dyn Engine, spec: &Spec, image: &Pinned) -> Result
 }
 
 /// What is being done, for people.
-fn step(effect: Option<&Effect>) -> &'static str {
+fn step(effect: &Effect) -> &'static str {
     match effect {
-        None => "waiting",
-        Some(Effect::Look) => "looking",
-        Some(Effect::FetchImage) => "fetching the image",
-        Some(Effect::CreateHolder | Effect::StartHolder) => "making the network namespace",
-        Some(Effect::AttachNics { .. }) => "attaching the NICs",
-        Some(Effect::CreateRuntime | Effect::StartRuntime) => "starting the runtime",
-        Some(Effect::StopRuntime) => "stopping the runtime",
-        Some(Effect::DetachNics) => "detaching the NICs",
-        Some(Effect::ReadLines) => "reading the last output",
-        Some(Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData) => "removing",
-        Some(Effect::KeepLatch(_) | Effect::Pause(_) | Effect::Prove(_) | Effect::Retry { .. } | Effect::Vanish) => {
-            "ending"
-        }
+        Effect::Look => "looking",
+        Effect::FetchImage => "fetching the image",
+        Effect::CreateHolder | Effect::StartHolder => "making the network namespace",
+        Effect::AttachNics { .. } => "attaching the NICs",
+        Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
+        Effect::StopRuntime => "stopping the runtime",
+        Effect::DetachNics => "detaching the NICs",
+        Effect::ReadLines => "reading the last output",
+        Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => "removing",
+        Effect::KeepLatch(_) | Effect::Pause(_) | Effect::Prove(_) | Effect::Retry { .. } | Effect::Vanish => "ending",
     }
 }
 
