@@ -285,6 +285,9 @@ async fn wireless() -> (Host, Namespace, Namespace) {
     let mut host = Host::new(|net| {
         plug(net, &plant);
         net.ip("address add 192.0.2.9/24 dev lan0");
+        // A new namespace may have this from the machine.
+        let off = ["-c", "echo 0 >/proc/sys/net/ipv4/ip_forward"];
+        assert!(net.command("sh").args(off).status().unwrap().success());
     })
     .await;
     start_wireless(&mut host).await;

@@ -241,7 +241,8 @@ pub trait Port: fmt::Debug + Send + Sync {
     /// Makes a link in another namespace in one request, up and without an address. Nothing is left of a request that
     /// fails.
     fn make_link<'a>(&'a self, link: &'a NewLink, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
-    /// Makes a pair with the other end in another namespace, likewise.
+    /// Makes a pair with the other end in another namespace, likewise, but with that end down: the kernel makes it first, and
+    /// refuses to switch on what has no other end yet.
     fn make_pair<'a>(&'a self, pair: &'a NewPair, namespace: BorrowedFd<'a>) -> Answer<'a, ()>;
     /// Changes a link.
     fn change_link<'a>(&'a self, link: u32, change: LinkChange<'a>) -> Answer<'a, ()>;

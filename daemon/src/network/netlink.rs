@@ -151,7 +151,6 @@ impl Port for NetlinkPort {
                 .address(pair.mac.0.to_vec())
                 .mtu(pair.mtu)
                 .setns_by_fd(namespace.as_raw_fd())
-                .up()
                 .build();
             let near = LinkVeth::new(&pair.near, &pair.far)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))

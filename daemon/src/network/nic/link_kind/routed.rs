@@ -59,6 +59,7 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
     let alias = format!("{OWN}{}", spec.key());
     host.change_link(near.index, LinkChange { alias: Some(&alias), ..LinkChange::default() }).await?;
     let far = site.port.link_named(&spec.name).await?.ok_or_else(|| site.vanished())?;
+    site.port.change_link(far.index, LinkChange { up: Some(true), ..LinkChange::default() }).await?;
     Ok(Made { link: far.index, fresh: true })
 }
 
