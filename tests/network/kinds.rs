@@ -266,7 +266,7 @@ async fn routes_and_their_metrics_are_set() {
     let (host, _plant, plc) = host().await;
     let more = "metric: 50\nroutes: [{to: 198.51.100.0/24, via: 192.0.2.1, metric: 7}, {to: 203.0.113.5/32}]";
     becomes(&attach(&host, &with_type(&plc, more)).await, "up").await;
-    let shown = plc.ip("route show");
+    let shown = plc.ip("route show").replace("proto static ", "");
     for route in [
         "default via 192.0.2.1 dev plc0 metric 50",
         "198.51.100.0/24 via 192.0.2.1 dev plc0 metric 7",

@@ -191,7 +191,8 @@ impl Worker {
                 self.held = None;
                 vec![Event::Parent(self.parent()), Event::LinkGone]
             }
-            KernelEvent::Link(now) if Some(now.index) == link && self.held.is_some() => {
+            // By its name, since it may be reported before it is known that the move is done.
+            KernelEvent::Link(now) if now.name == self.spec.name && self.held.is_some() => {
                 self.held.iter_mut().for_each(|held| held.carrier = now.up && now.carrier);
                 vec![Event::Parent(self.parent())]
             }
