@@ -47,9 +47,8 @@ impl Generations {
     /// Writes a new generation. Afterwards, and after a crash at any instant, [`Generations::load`] has this one or the one before.
     pub fn save<T: Serialize>(&self, document: &T) -> Result<(), StoreError> {
         let invalid = |error: serde_json::Error| StoreError::of("write", &self.path)(error.into());
-        let mut text = serde_json::to_string(document).map_err(invalid)?;
-        let sum = crc32fast::hash(text.as_bytes());
-        text.push_str(&format!("\n{sum:08x}\n"));
+        let text = serde_json::to_string(document).map_err(invalid)?;
+        let text = format!("{text}\n{:08x}\n", crc32fast::hash(text.as_bytes()));
         // A damaged generation must not take the place of a sound one.
         if sound(&self.path, self.limit)?.is_some_and(|found| found.is_ok()) {
             fs::rename(&self.path, self.previous()).map_err(StoreError::of("rename", &self.path))?;

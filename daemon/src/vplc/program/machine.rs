@@ -230,11 +230,10 @@ impl Deployment {
         match self.step {
             // The archive has come to the runtime, which is at work.
             Step::Upload if found.compiling => self.step = Step::Compile,
-            // A compilation that is over may be that of another program, so nothing is known.
-            Step::Upload => return again(self),
             Step::Compile if found.compiling || found.compiled => {}
-            // The runtime was started again and has forgotten.
-            Step::Compile => return again(self),
+            // A compilation that is over may be that of another program, and a runtime that was started anew has forgotten it: nothing
+            // is known.
+            Step::Upload | Step::Compile => return again(self),
             Step::Start if found.running => self.step = Step::Verify,
             Step::Start | Step::Verify => {}
         }

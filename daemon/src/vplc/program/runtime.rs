@@ -131,20 +131,18 @@ impl Runtime {
     /// The client with what is kept in this directory. The password of a new one is drawn, and kept before it is ever used.
     pub fn open(directory: &Path, dial: Arc<dyn Dial>, port: u16, patience: Patience) -> Result<Self, StoreError> {
         let file = Generations::new(directory.join("runtime.json"), CREDENTIALS_LIMIT);
-        let credentials: Credentials = match file.load()? {
-            Some(loaded) => loaded.document,
-            None => {
-                let mut bytes = [0; 24];
-                let random = SystemRandom::new().fill(&mut bytes);
-                random
-                    .map_err(|_| StoreError::of("draw a password for", directory)(io::Error::other("no randomness")))?;
-                let password = BASE64_URL_SAFE_NO_PAD.encode(bytes);
-                let credentials = Credentials { user: USER.to_owned(), password, certificate: None };
-                file.save(&credentials)?;
-                // Twice, so that the document survives the loss of one generation from the beginning.
-                file.save(&credentials)?;
-                credentials
-            }
+        let credentials: Credentials = if let Some(loaded) = file.load()? {
+            loaded.document
+        } else {
+            let mut bytes = [0; 24];
+            let random = SystemRandom::new().fill(&mut bytes);
+            random.map_err(|_| StoreError::of("draw a password for", directory)(io::Error::other("no randomness")))?;
+            let password = BASE64_URL_SAFE_NO_PAD.encode(bytes);
+            let credentials = Credentials { user: USER.to_owned(), password, certificate: None };
+            file.save(&credentials)?;
+            // Twice, so that the document survives the loss of one generation from the beginning.
+            file.save(&credentials)?;
+            credentials
         };
         let pin = Pin::new(credentials.certificate.clone());
         Ok(Self { dial, port, patience, pin, file, credentials: Mutex::new(credentials), token: Mutex::new(None) })
