@@ -84,7 +84,7 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
     );
     let all_stop = stop.clone();
     let actor = Box::pin(async move {
-        let others = both(network_actor.run(), vplc_actor.run(), &all_stop);
+        let others = Box::pin(both(network_actor.run(), vplc_actor.run(), &all_stop));
         both(actor.run(), others, &all_stop).await;
         drop(lock);
     });

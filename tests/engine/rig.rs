@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use orchestrator_tests::binary;
 use orchestrator_tests::bus::Bus;
-use orchestratord_dbus::zbus::{Connection, OwnedObjectPath};
 use orchestratord_dbus::zbus::proxy::CacheProperties;
+use orchestratord_dbus::zbus::{Connection, OwnedObjectPath};
 use orchestratord_dbus::{JobProxy, Options, VplcProxy, VplcsProxy, error_reply};
 use tempfile::TempDir;
 

@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 /// Long enough for a machine that is busy, but for what a test waits out.
 pub const PATIENCE: Patience = Patience {
     answer: Duration::from_secs(20),
-    upload: Duration::from_secs(60),
-    compile: Duration::from_secs(60),
-    start: Duration::from_secs(60),
+    upload: Duration::from_mins(1),
+    compile: Duration::from_mins(1),
+    start: Duration::from_mins(1),
     steady: Duration::from_millis(600),
-    silence: Duration::from_secs(60),
+    silence: Duration::from_mins(1),
     pace: Duration::from_millis(20),
 };
 

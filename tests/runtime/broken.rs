@@ -79,7 +79,8 @@ async fn what_is_refused_here_never_comes_to_the_runtime() {
     assert_eq!(bed.numbers().await, [1]);
     let files = std::fs::read_dir(bed.kept().join("programs")).unwrap();
     let names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
-    assert!(names.iter().filter(|name| name.ends_with(".zip")).count() == 1, "{names:?}");
+    let is_archive = |name: &&String| name.rsplit_once('.').is_some_and(|(_, kind)| kind == "zip");
+    assert_eq!(names.iter().filter(is_archive).count(), 1, "{names:?}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// A namespace with nothing but a loopback.
+    #[allow(clippy::new_without_default, reason = "it starts a process, which no default value does")]
     pub fn new() -> Self {
         assert!(Uid::effective().is_root(), "this needs root; \"unshare --user --map-root-user\" makes anybody root");
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();

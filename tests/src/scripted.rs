@@ -118,7 +118,7 @@ impl Vplcs {
                 match request {
                     VplcRequest::Ping(reply) => drop(reply.send(())),
                     VplcRequest::Apply(_, reply) | VplcRequest::Order(_, _, _, reply) => {
-                        drop(reply.send(Err(refusal())))
+                        drop(reply.send(Err(refusal())));
                     }
                     VplcRequest::Plan(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),

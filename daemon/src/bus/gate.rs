@@ -116,6 +116,7 @@ fn unit(pid: u32) -> Option<String> {
     let group = groups.lines().find_map(|line| {
         line.strip_prefix("0::").or_else(|| line.split_once(":name=systemd:").map(|(_, rest)| rest))
     })?;
-    let unit = group.rsplit('/').find(|part| part.ends_with(".service") || part.ends_with(".scope"));
+    let is_unit = |part: &&str| matches!(part.rsplit_once('.'), Some((_, "service" | "scope")));
+    let unit = group.rsplit('/').find(is_unit);
     Some(unit.unwrap_or(group).to_owned())
 }

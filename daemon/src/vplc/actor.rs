@@ -271,8 +271,7 @@ impl Actor {
         let accepted = Spec::parse(&text, self.check_nic).map_err(Error::from).and_then(|spec| {
             self.free(&spec.name)?;
             if !spec.serial.is_empty() {
-                let message =
-                    format!("The vPLC \"{}\" has serial ports, which cannot be passed through yet.", spec.name);
+                let message = format!("The vPLC \"{}\" has serial ports, which cannot be passed through.", spec.name);
                 return Err(Error::new(Kind::NotSupported, message));
             }
             Ok(spec)
@@ -318,7 +317,10 @@ impl Actor {
                     self.tell(&name, Command::Engine(true));
                 }
             }
-            Err((error, reporter)) => reporter.finish(JobResult::Failed, Some(error)),
+            Err(refused) => {
+                let (error, reporter) = *refused;
+                reporter.finish(JobResult::Failed, Some(error));
+            }
         }
     }
 

@@ -303,15 +303,12 @@ impl Machine {
             Event::PauseOver => self.pausing = false,
         }
         if self.doing.is_none() && self.engine && !self.pausing {
-            match self.next() {
-                Some(next) => {
-                    self.doing = Some(next.clone());
-                    effects.push(next);
-                }
-                None => {
-                    self.error = None;
-                    self.failures = 0;
-                }
+            if let Some(next) = self.next() {
+                self.doing = Some(next.clone());
+                effects.push(next);
+            } else {
+                self.error = None;
+                self.failures = 0;
             }
         }
         effects

@@ -118,7 +118,7 @@ impl Spec {
             real_time: section.optional("real_time").map(RealTime::read).transpose()?,
             capabilities: section
                 .optional("capabilities")
-                .map_or_else(default_capabilities, |field| capabilities(&field))?,
+                .map_or_else(|| Ok(default_capabilities()), |field| capabilities(&field))?,
             read_only_root: section.optional("read_only_root").map_or(Ok(false), |field| field.boolean())?,
             logs: section.optional("logs").map_or(Ok(Logs::default()), Logs::read)?,
             start_order: section.optional("start_order").map_or(Ok(100), |field| field.integer(0..=1000))?,
@@ -237,8 +237,8 @@ fn size(field: &Field<'_>, range: RangeInclusive<u64>) -> Result<u64, DocumentEr
     })
 }
 
-fn default_capabilities() -> Result<BTreeSet<String>, DocumentError> {
-    Ok(CAPABILITIES.iter().map(ToString::to_string).collect())
+fn default_capabilities() -> BTreeSet<String> {
+    CAPABILITIES.iter().map(ToString::to_string).collect()
 }
 
 fn capabilities(field: &Field<'_>) -> Result<BTreeSet<String>, DocumentError> {

@@ -129,12 +129,12 @@ impl Worker {
         prepared: Prepared,
         keep_data: bool,
         reporter: JobReporter,
-    ) -> Result<Self, (Error, JobReporter)> {
+    ) -> Result<Self, Box<(Error, JobReporter)>> {
         let Prepared { spec, text, image } = prepared;
         let wanted = spec.state.map_or(Wanted::Running, wanted);
         let record = Record { spec: text, generation: 1, wanted, image, latch: None };
         if let Err(error) = tools.store.keep(&spec.name, &record) {
-            return Err((error, reporter));
+            return Err(Box::new((error, reporter)));
         }
         let mut worker = Self::found(tools, spec, record, false);
         worker.machine.step(Event::Turn);

@@ -374,6 +374,7 @@ proptest! {
 }
 
 #[test]
+#[expect(clippy::redundant_closure_for_method_calls, reason = "the method does not hold for every lifetime")]
 fn booleans_are_true_and_false_and_nothing_else() {
     assert_eq!(value("value: true\n", |field| field.boolean()), Ok(true));
     assert_eq!(value("value: false\n", |field| field.boolean()), Ok(false));

@@ -32,6 +32,10 @@ pub struct ScriptedEngine(Mutex<Table>);
 
 impl ScriptedEngine {
     /// The table, to look at or to change.
+    ///
+    /// # Panics
+    ///
+    /// If a test panicked while it held the table.
     pub fn table(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap()
     }
@@ -78,11 +82,15 @@ impl Engine for ScriptedEngine {
 
     fn pull<'a>(&'a self, reference: &'a str, _: Progress<'a>) -> Answer<'a, ()> {
         let image = reference.to_owned();
-        self.change(|table| drop(table.images.insert(image)))
+        self.change(|table| {
+            table.images.insert(image);
+        })
     }
 
     fn load<'a>(&'a self, _: File, _: Progress<'a>) -> Answer<'a, ()> {
-        self.change(|table| drop(table.images.insert("loaded:1".to_owned())))
+        self.change(|table| {
+            table.images.insert("loaded:1".to_owned());
+        })
     }
 
     fn create<'a>(&'a self, plan: &'a Plan) -> Answer<'a, ()> {
@@ -111,7 +119,9 @@ impl Engine for ScriptedEngine {
     }
 
     fn remove<'a>(&'a self, vplc: &'a str, role: Role) -> Answer<'a, ()> {
-        self.change(|table| drop(table.containers.remove(&role.container(vplc))))
+        self.change(|table| {
+            table.containers.remove(&role.container(vplc));
+        })
     }
 
     fn has_volume<'a>(&'a self, vplc: &'a str) -> Answer<'a, bool> {
@@ -119,7 +129,9 @@ impl Engine for ScriptedEngine {
     }
 
     fn remove_volume<'a>(&'a self, vplc: &'a str) -> Answer<'a, ()> {
-        self.change(|table| drop(table.volumes.remove(&super::volume(vplc))))
+        self.change(|table| {
+            table.volumes.remove(&super::volume(vplc));
+        })
     }
 
     fn last_lines<'a>(&'a self, _: &'a str, _: u32) -> Answer<'a, Vec<String>> {

@@ -64,7 +64,7 @@ pub fn unwrap(frame: &[u8]) -> Option<(Mac, &[u8])> {
     let number = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
     let total = usize::from(number(2));
     // Neither a later piece of a packet nor one with more to come.
-    let whole = number(6) & 0x3fff == 0;
+    let whole = number(6).trailing_zeros() >= 14;
     if packet[9] != UDP || !whole || total > packet.len() || checksum(&[&packet[..header]]) != [0, 0] {
         return None;
     }

@@ -481,7 +481,7 @@ fn jitter(now: Moment, most: Duration) -> Duration {
 
 /// How long to wait for an answer after so many questions before.
 fn wait(now: Moment, before: u32) -> Duration {
-    WAIT_FIRST * (1 << before.min(WAIT_DOUBLED)) - WAIT_SPREAD + jitter(now, WAIT_SPREAD * 2)
+    (WAIT_FIRST * (1 << before.min(WAIT_DOUBLED))).saturating_sub(WAIT_SPREAD) + jitter(now, WAIT_SPREAD * 2)
 }
 
 /// When to ask again while a lease is renewed: after half of the time that is left, and not before a minute is over.

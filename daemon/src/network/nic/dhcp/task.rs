@@ -417,12 +417,12 @@ fn expiry(held: &Held) -> u64 {
 fn ask(
     place: &Workplace,
     address: Ipv4Addr,
-    pace: Pace,
+    tempo: Pace,
 ) -> impl Future<Output = std::io::Result<Option<Mac>>> + Send + 'static + use<> {
     let (namespace, link, mac) = (place.namespace.clone(), place.link, place.mac);
     async move {
         let prober = Prober::open(namespace.as_fd(), link, mac)?;
-        Ok(prober.probe(&[address], pace).await?.map(|(_, owner)| owner))
+        Ok(prober.probe(&[address], tempo).await?.map(|(_, owner)| owner))
     }
 }
 

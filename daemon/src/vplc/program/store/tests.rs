@@ -23,7 +23,7 @@ fn add(store: &mut Store, text: &str) -> Version {
 fn files(directory: &tempfile::TempDir) -> Vec<String> {
     let entries = fs::read_dir(directory.path().join("programs")).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.retain(|name| name.ends_with(".zip"));
+    names.retain(|name| name.rsplit_once('.').is_some_and(|(_, kind)| kind == "zip"));
     names.sort();
     names
 }

@@ -80,8 +80,8 @@ fn a_network_without_a_mask_is_that_of_its_class() {
 #[test]
 fn classless_routes_stand_for_the_router() {
     let router: (u8, &[u8]) = (ROUTERS, &[192, 0, 2, 1]);
-    let routes = &[24, 198, 51, 100, 192, 0, 2, 9, 20, 10, 1, 255, 0, 0, 0, 0, 0, 192, 0, 2, 8];
-    let lease = read(&[router, (CLASSLESS_ROUTES, routes)]).unwrap();
+    let classless = &[24, 198, 51, 100, 192, 0, 2, 9, 20, 10, 1, 255, 0, 0, 0, 0, 0, 192, 0, 2, 8];
+    let lease = read(&[router, (CLASSLESS_ROUTES, classless)]).unwrap();
     let shown: Vec<_> =
         lease.routes.iter().map(|route| (route.destination.to_string(), route.length, route.gateway)).collect();
     let gateway = |last| Some(Ipv4Addr::new(192, 0, 2, last));

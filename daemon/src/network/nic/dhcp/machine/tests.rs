@@ -141,7 +141,7 @@ fn a_refusal_ends_the_lease_at_once() {
     for round in 0..12_u32 {
         client.step(at(2000), said(Answer::Offer(lease(ADDRESS, SERVER))));
         assert_eq!(client.step(at(2000), nak(SERVER)), []);
-        let pause = client.due().unwrap() - at(2000).at;
+        let pause = client.due().unwrap().saturating_sub(at(2000).at);
         assert!(pause >= Duration::from_secs(1 << round.min(6)) && pause <= Duration::from_secs(100), "{pause:?}");
         client.step(Moment { at: client.due().unwrap(), random: 7 }, Event::Due);
     }
@@ -222,8 +222,9 @@ fn waits_grow_as_the_rfc_has_it() {
     let mut now = Duration::ZERO;
     for expected in [4, 8, 16, 32, 64, 64, 64] {
         let due = client.due().unwrap();
-        let wait = due - now;
-        let spread = Duration::from_secs(expected) - WAIT_SPREAD..=Duration::from_secs(expected) + WAIT_SPREAD;
+        let wait = due.saturating_sub(now);
+        let spread =
+            Duration::from_secs(expected).saturating_sub(WAIT_SPREAD)..=Duration::from_secs(expected) + WAIT_SPREAD;
         assert!(spread.contains(&wait), "{wait:?} in {spread:?}");
         now = due;
         assert_eq!(only(&client.step(Moment { at: now, random: u64::MAX }, Event::Due)).saying, Saying::Discover);
