@@ -34,6 +34,10 @@ impl Nics for ScriptedNics {
         std::future::ready(result).boxed()
     }
 
+    fn connect(&self, _: i32, _: u16) -> BoxFuture<'_, std::io::Result<tokio::net::TcpStream>> {
+        std::future::ready(Err(std::io::ErrorKind::ConnectionRefused.into())).boxed()
+    }
+
     fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Error>> {
         *self.attached.lock().unwrap() = None;
         std::future::ready(Ok(())).boxed()

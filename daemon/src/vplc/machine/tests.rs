@@ -18,7 +18,7 @@ struct World {
 
 fn rules(wanted: Wanted) -> Rules {
     let restart = Restart { limit: 3, window: Duration::from_mins(10), ..Restart::default() };
-    Rules { wanted, generation: 1, restart, unhealthy: Unhealthy::Report, latch: None }
+    Rules { wanted, generation: 1, restart, unhealthy: Unhealthy::Report, latch: None, claim: None }
 }
 
 impl World {
