@@ -44,6 +44,21 @@ pub enum VplcCommand {
         /// Name of the vPLC.
         name: String,
     },
+    /// Put a PLC program on a vPLC, and prove that it runs
+    ///
+    /// If it does not run, the program that was there before is put back.
+    Deploy {
+        /// Name of the vPLC.
+        name: String,
+        /// The program: a zip archive as the editor makes it
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Put the PLC program back that proved to run before the one that is there
+    Rollback {
+        /// Name of the vPLC.
+        name: String,
+    },
     /// Remove a vPLC with its NICs, its containers and its data
     Delete {
         /// Name of the vPLC.

@@ -85,8 +85,7 @@ impl Actor {
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
         let store = Store::new(datastore);
-        let tools =
-            Tools { engine, nics, store, jobs: jobs.clone(), status: Arc::new(status), words: word_sender };
+        let tools = Tools { engine, nics, store, jobs: jobs.clone(), status: Arc::new(status), words: word_sender };
         let actor = Self {
             tools,
             check_nic,
@@ -280,8 +279,7 @@ impl Actor {
         let accepted = Spec::parse(&text, self.check_nic).map_err(Error::from).and_then(|spec| {
             self.free(&spec.name)?;
             if !spec.serial.is_empty() {
-                let message =
-                    format!("The vPLC \"{}\" has serial ports, which cannot be passed through.", spec.name);
+                let message = format!("The vPLC \"{}\" has serial ports, which cannot be passed through.", spec.name);
                 return Err(Error::new(Kind::NotSupported, message));
             }
             Ok(spec)

@@ -11,8 +11,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use super::engine::{Engine, EngineError, Plan, Role, Wellness};
 use self::programs::Shelf;
+use super::engine::{Engine, EngineError, Plan, Role, Wellness};
 use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
 use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
@@ -172,9 +172,10 @@ impl Worker {
                         if matches!(command, Command::Apply(..) | Command::Order(..))
                             && matches!(self.machine.doing(), Some(Effect::Claim { .. }))
                         {
-                            // It may wait for minutes; it can be begun anew.
+                            // It may wait for minutes; it can be begun anew, and is after a while if the command changes nothing.
                             doing = None;
-                            events.push_back(Event::Failed(programs::given_up(&self.spec.name)));
+                            self.machine.step(Event::Failed(programs::given_up(&self.spec.name)));
+                            pause = Some(sleep(RETRY_FIRST).boxed());
                         }
                         events.extend(self.take(command));
                     }
@@ -379,7 +380,8 @@ impl Worker {
                 self.older = false;
                 if runtime.generation > self.record.generation {
                     self.record.generation = runtime.generation;
-                    self.machine.step(Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics: false });
+                    self.machine
+                        .step(Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics: false });
                 }
             }
             _ => {}

@@ -108,10 +108,11 @@ impl Shelf {
 
     /// Learns where the runtime can be reached: its own process if somebody killed the holder.
     pub(super) fn see(&self, sight: &Sight) {
-        let pid = [&sight.holder, &sight.runtime].into_iter().flatten().find_map(|container| match container.condition {
-            Condition::Running { pid, .. } => Some(pid),
-            _ => None,
-        });
+        let pid =
+            [&sight.holder, &sight.runtime].into_iter().flatten().find_map(|container| match container.condition {
+                Condition::Running { pid, .. } => Some(pid),
+                _ => None,
+            });
         self.pid.store(pid.unwrap_or_default(), Ordering::Relaxed);
     }
 
@@ -120,9 +121,7 @@ impl Shelf {
         let programs = self.programs.clone();
         async move {
             let claimed = match programs {
-                Some(Ok(programs)) => {
-                    programs.claim(&container, strict, &Unseen, &CancellationToken::new()).await
-                }
+                Some(Ok(programs)) => programs.claim(&container, strict, &Unseen, &CancellationToken::new()).await,
                 Some(Err(error)) => Err(error),
                 None => Ok(()),
             };
