@@ -81,6 +81,11 @@ impl Properties {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()
     }
 
+    /// A map of anything.
+    pub fn dictionary(&self, name: &str) -> Option<Self> {
+        self.0.get(name)?.try_clone().ok()?.try_into().ok().map(Self)
+    }
+
     /// A map of texts.
     pub fn map(&self, name: &str) -> Option<HashMap<String, String>> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()

@@ -20,6 +20,35 @@ use crate::output::{Moment, Table, complain, print, printable, show};
 use crate::progress::{self, Reporter};
 use crate::view::{Change, ErrorView, View};
 
+/// A version of a PLC program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct ProgramView {
+    number: u64,
+    sha256: String,
+    size: u64,
+    added: String,
+    by: String,
+}
+
+impl ProgramView {
+    /// None if there is none.
+    fn new(properties: &Properties) -> Option<Self> {
+        let text = |name| properties.text(name).unwrap_or_default();
+        Some(Self {
+            number: properties.number("number")?,
+            sha256: text("sha256"),
+            size: properties.number("size").unwrap_or_default(),
+            added: Moment::from_micros(properties.number("added").unwrap_or_default()).rfc3339(),
+            by: text("by"),
+        })
+    }
+
+    fn line(&self) -> String {
+        let hash: String = self.sha256.chars().take(12).collect();
+        format!("version {} ({hash}), {} by {}", self.number, self.added, self.by)
+    }
+}
+
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 struct VplcView {
@@ -32,6 +61,8 @@ struct VplcView {
     image: String,
     since: String,
     restarts: u64,
+    plc: String,
+    program: Option<ProgramView>,
     spec: String,
     last_error: Option<ErrorView>,
 }
@@ -48,6 +79,8 @@ impl VplcView {
             image: text("Image"),
             since: Moment::from_micros(properties.number("Since").unwrap_or_default()).rfc3339(),
             restarts: properties.number("Restarts").unwrap_or_default(),
+            plc: text("Plc"),
+            program: properties.dictionary("Program").and_then(|program| ProgramView::new(&program)),
             spec: text("Spec"),
             last_error: properties.error("LastError").and_then(ErrorView::from_pair),
         }
@@ -83,7 +116,7 @@ pub async fn run(command: VplcCommand, json: bool) -> Result<u8, Failure> {
         VplcCommand::Apply { file, dry_run: true, .. } => plan(&client, &file, json).await,
         VplcCommand::Apply { file, image, .. } => {
             let spec = text(&file)?;
-            let archive = image.as_deref().map(open).transpose()?;
+            let archive = image.as_deref().map(|file| open(file, "image")).transpose()?;
             let mut options = Options::new();
             if let Some(archive) = &archive {
                 options.insert("image", zbus::Fd::from(archive).into());
@@ -103,6 +136,15 @@ pub async fn run(command: VplcCommand, json: bool) -> Result<u8, Failure> {
             let vplc = client.vplc(find(&client, &name).await?.path).await?;
             follow(&client, json, vplc.restart(Options::new())).await
         }
+        VplcCommand::Deploy { name, file } => {
+            let program = open(&file, "program")?;
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            follow(&client, json, vplc.deploy(zbus::Fd::from(&program), Options::new())).await
+        }
+        VplcCommand::Rollback { name } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            follow(&client, json, vplc.rollback_program(Options::new())).await
+        }
         VplcCommand::Delete { name, keep_data } => {
             let options = Options::from([("keep-data", keep_data.into())]);
             let vplcs = client.vplcs().await?;
@@ -115,7 +157,8 @@ pub async fn run(command: VplcCommand, json: bool) -> Result<u8, Failure> {
             if json {
                 show(true, &json!({ "lines": lines }), String::new)?;
             } else {
-                print(&lines.iter().map(|line| format!("{}\n", printable(line))).collect::<String>())?;
+                let shown: Vec<_> = lines.iter().map(|line| printable(line)).collect();
+                print(&(shown.join("\n") + if shown.is_empty() { "" } else { "\n" }))?;
             }
             Ok(SUCCESS)
         }
@@ -136,9 +179,9 @@ fn text(file: &Path) -> Result<String, Failure> {
     input::document(file, "specification", Kind::InvalidVplc)
 }
 
-fn open(file: &Path) -> Result<File, Failure> {
+fn open(file: &Path, what: &str) -> Result<File, Failure> {
     File::open(file)
-        .map_err(|error| Failure::new(Kind::Failed, format!("Cannot read the image \"{}\": {error}.", file.display())))
+        .map_err(|error| Failure::new(Kind::Failed, format!("Cannot read the {what} \"{}\": {error}.", file.display())))
 }
 
 async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
@@ -171,6 +214,7 @@ async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
 fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "vplc": vplc }), || {
         let restarts = vplc.restarts.to_string();
+        let program = vplc.program.as_ref().map(ProgramView::line).unwrap_or_default();
         let lines = [
             ("vPLC", vplc.name.as_str()),
             ("Desired", &vplc.desired),
@@ -179,6 +223,8 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
             ("Since", &vplc.since),
             ("Restarts", &restarts),
             ("Image", &vplc.image),
+            ("PLC", &vplc.plc),
+            ("Program", &program),
             ("Last error", vplc.error()),
         ];
         let line = |(name, value): &(&str, &str)| {

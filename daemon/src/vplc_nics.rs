@@ -1,14 +1,19 @@
 //! The NICs of vPLCs: from the vPLC domain to the network domain, which do not know each other.
 
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::core::error::{Error, Kind};
 use crate::network::handle::NetworkHandle;
 use crate::network::nic::NicStatus;
+use crate::network::nic::namespace::{Namespace, Target};
 use crate::vplc::nics::Nics;
 use crate::vplc::spec::NicSection;
 
@@ -84,6 +89,16 @@ impl Nics for NetworkNics {
                 self.attach_one(vplc, nic, pid).await?;
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn connect(&self, pid: i32, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
+        async move {
+            // A socket belongs for good to the namespace that it was made in.
+            let namespace = Namespace::open(&Target::process(pid)?)?;
+            let socket = Namespace::inside(namespace.as_fd(), TcpSocket::new_v4)?;
+            socket.connect((Ipv4Addr::LOCALHOST, port).into()).await
         }
         .boxed()
     }

@@ -357,6 +357,14 @@ pub trait Vplc {
     #[zbus(allow_interactive_auth)]
     fn restart(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Puts a PLC program (a zip archive, an open regular file) on its runtime and returns the Job. No options.
+    #[zbus(allow_interactive_auth)]
+    fn deploy(&self, program: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// Puts the program back that proved to run before, and returns the Job. No options.
+    #[zbus(allow_interactive_auth)]
+    fn rollback_program(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
     /// Lets it start again although it had ended by itself too often. No options.
     #[zbus(allow_interactive_auth)]
     fn reset_failed(&self, options: Options<'_>) -> zbus::Result<()>;
@@ -396,6 +404,14 @@ pub trait Vplc {
     /// How often it was started again because it had ended by itself.
     #[zbus(property)]
     fn restarts(&self) -> zbus::Result<u32>;
+
+    /// What the PLC in it does, such as `running`, `stopped` or `empty`; empty if that is not known.
+    #[zbus(property)]
+    fn plc(&self) -> zbus::Result<String>;
+
+    /// The PLC program: `number` u, `sha256` s, `size` t, `added` t (microseconds since 1970), `by` s; empty if there is none.
+    #[zbus(property)]
+    fn program(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
 
     /// What went wrong last.
     #[zbus(property)]

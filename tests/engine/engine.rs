@@ -122,6 +122,14 @@ impl Engine {
         fs::remove_file(archive).unwrap();
     }
 
+    /// Takes the image `runtime:1` in, which has the stub of the PLC runtime.
+    pub fn import_runtime(&self) {
+        let archive = self.place.path().join("runtime.tar");
+        orchestrator_tests::runtime::write_image(&archive);
+        self.api("POST", "/images/create?fromSrc=-&repo=runtime&tag=1", Some(&archive)).expect("an image");
+        fs::remove_file(archive).unwrap();
+    }
+
     /// Calls the engine; none if it says no.
     pub fn api(&self, method: &str, path: &str, body: Option<&Path>) -> Option<String> {
         let mut curl = Command::new("curl");

@@ -4,4 +4,5 @@
 mod engine;
 mod failures;
 mod life;
+mod programs;
 mod rig;

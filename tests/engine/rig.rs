@@ -152,7 +152,7 @@ impl Host {
     /// Names of the files that the daemon keeps about vPLCs and their NICs, without the hardware addresses, which stay.
     pub fn files(&self) -> Vec<String> {
         let mut files = Vec::new();
-        for directory in ["vplcs", "nics"] {
+        for directory in ["vplcs", "vplc-programs", "nics"] {
             let Ok(entries) = fs::read_dir(self.place.path().join("state").join(directory)) else { continue };
             files.extend(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()));
         }

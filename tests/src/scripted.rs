@@ -117,9 +117,9 @@ impl Vplcs {
             while let Some(request) = requests.recv().await {
                 match request {
                     VplcRequest::Ping(reply) => drop(reply.send(())),
-                    VplcRequest::Apply(_, reply) | VplcRequest::Order(_, _, _, reply) => {
-                        drop(reply.send(Err(refusal())));
-                    }
+                    VplcRequest::Apply(_, reply)
+                    | VplcRequest::Order(_, _, _, reply)
+                    | VplcRequest::Program(_, _, _, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Plan(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),

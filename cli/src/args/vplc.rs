@@ -1,5 +1,4 @@
 //! The command line of `orchestratorctl vplc`.
-#![expect(clippy::doc_markdown, reason = "the comments are the help text, where backticks would be seen")]
 
 use std::path::PathBuf;
 
@@ -41,6 +40,21 @@ pub enum VplcCommand {
     },
     /// Stop and start the runtime of a vPLC; its NICs stay as they are
     Restart {
+        /// Name of the vPLC.
+        name: String,
+    },
+    /// Put a PLC program on a vPLC, and prove that it runs
+    ///
+    /// If it does not run, the program that was there before is put back.
+    Deploy {
+        /// Name of the vPLC.
+        name: String,
+        /// The program: a zip archive as the editor makes it
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Put the PLC program back that proved to run before the one that is there
+    Rollback {
         /// Name of the vPLC.
         name: String,
     },

@@ -176,13 +176,7 @@ impl Options {
             Variant::Fd(fd) => fd.as_fd().try_clone_to_owned().ok().map(File::from),
             _ => None,
         })?;
-        match file {
-            // What is read from a pipe may never come, and a directory cannot be read at all.
-            Some(file) if !file.metadata().is_ok_and(|metadata| metadata.is_file()) => {
-                Err(self.bad("image", "is not a regular file"))
-            }
-            file => Ok(file),
-        }
+        file.map(|file| regular(file).map_err(|fault| self.bad("image", fault))).transpose()
     }
 
     /// `scope` and `topology-components`.
@@ -205,6 +199,11 @@ fn quote(word: &str) -> String {
         Some((end, _)) => format!("{}...", &word[..end]),
         None => word.to_owned(),
     }
+}
+
+/// A file that can be read to its end: what is read from a pipe may never come, and a directory cannot be read at all.
+pub(super) fn regular(file: File) -> Result<File, &'static str> {
+    if file.metadata().is_ok_and(|metadata| metadata.is_file()) { Ok(file) } else { Err("is not a regular file") }
 }
 
 fn invalid(message: String) -> Error {

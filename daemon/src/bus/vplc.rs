@@ -6,17 +6,20 @@
 )]
 
 use std::collections::HashMap;
+use std::fs::File;
 
 use tokio::sync::watch;
 use zbus::message::Header;
-use zbus::{Connection, OwnedObjectPath, OwnedVariant, interface};
+use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, Variant, interface};
 
 use super::auth::Action;
 use super::gate::Gate;
-use super::options::Options;
+use super::options::{Options, regular};
 use super::view::{error_pair, job_path, text, view};
 use super::{Publisher, Refusal};
-use crate::vplc::handle::{Order, VplcHandle, VplcStatus};
+use crate::core::error::{Error, Kind};
+use crate::vplc::handle::{Order, ProgramOrder, VplcHandle, VplcStatus};
+use crate::vplc::program::store::Version;
 
 /// Lines that are shown if nobody says how many.
 const LINES: u32 = 100;
@@ -31,6 +34,8 @@ view! {
         "Image" image: String,
         "Since" since: u64,
         "Restarts" restarts: u32,
+        "Plc" plc: String,
+        "Program" program: Program,
         "LastError" last_error: (String, String),
     }
 }
@@ -45,8 +50,34 @@ impl From<&VplcStatus> for VplcView {
             image: text(status.image.as_str()),
             since: status.since,
             restarts: status.restarts,
+            plc: status.plc.to_owned(),
+            program: Program(status.program.clone()),
             last_error: error_pair(status.error.as_ref()),
         }
+    }
+}
+
+/// The program that is on the runtime.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Program(Option<Version>);
+
+impl Program {
+    fn entries(&self) -> HashMap<String, Variant<'static>> {
+        let Some(version) = &self.0 else { return HashMap::new() };
+        let entries: [(&str, Variant<'static>); 5] = [
+            ("number", version.number.into()),
+            ("sha256", version.sha256.clone().into()),
+            ("size", version.size.into()),
+            ("added", version.added.saturating_mul(1_000_000).into()),
+            ("by", text(version.by.as_str()).into()),
+        ];
+        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+}
+
+impl From<Program> for Variant<'static> {
+    fn from(program: Program) -> Self {
+        program.entries().into()
     }
 }
 
@@ -82,6 +113,25 @@ impl Vplc {
         let work = |caller| async move {
             Options::new(method, &[], options)?;
             let id = self.handle.order(self.name.clone(), order, caller).await?;
+            tracing::info!(job = id, vplc = self.name, caller, "{method} of a vPLC was called over the bus");
+            self.publisher.flush().await?;
+            Ok(job_path(id))
+        };
+        self.gate.begin(connection, call, Action::Vplc, work).await
+    }
+
+    /// Lets an order about the program in, and turns its acceptance into the path of its Job.
+    async fn order_program(
+        &self,
+        order: Result<ProgramOrder, Error>,
+        method: &'static str,
+        options: HashMap<String, OwnedVariant>,
+        call: &Header<'_>,
+        connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        let work = |caller| async move {
+            Options::new(method, &[], options)?;
+            let id = self.handle.program(self.name.clone(), order?, caller).await?;
             tracing::info!(job = id, vplc = self.name, caller, "{method} of a vPLC was called over the bus");
             self.publisher.flush().await?;
             Ok(job_path(id))
@@ -134,6 +184,41 @@ impl Vplc {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
         self.order(Order::Restart, "Restart", options, &call, connection).await
+    }
+
+    /// Puts a PLC program on the runtime, and proves that it runs. If it does not, the program that was there before is put back, and
+    /// the Job ends with "rolled-back". Cancelling the Job goes back, too. The vPLC has to run, and its specification to have a
+    /// section "program".
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @program: the program, a zip archive as the editor makes it: an open regular file
+    /// @options: none
+    /// @job: the Job that does the work
+    #[zbus(out_args("job"))]
+    async fn deploy(
+        &self,
+        program: OwnedFd,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        let file = regular(File::from(std::os::fd::OwnedFd::from(program)));
+        let file =
+            file.map_err(|fault| Error::new(Kind::InvalidArgs, format!("The argument \"program\" of Deploy {fault}.")));
+        self.order_program(file.map(ProgramOrder::Deploy), "Deploy", options, &call, connection).await
+    }
+
+    /// Puts the program on the runtime that proved to run before the one that is there.
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @options: none
+    /// @job: the Job that does the work
+    #[zbus(out_args("job"))]
+    async fn rollback_program(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        self.order_program(Ok(ProgramOrder::Rollback), "RollbackProgram", options, &call, connection).await
     }
 
     /// Lets a vPLC start again that had ended by itself too often.
@@ -220,6 +305,21 @@ impl Vplc {
     #[zbus(property)]
     fn restarts(&self) -> u32 {
         self.view.borrow().restarts
+    }
+
+    /// What the PLC in it does: "running", "stopped", "empty" (no program), "init", "error", "transitioning", "no-response" or "unknown";
+    /// empty if it does not run, was not asked yet or does not answer. It is asked every 15 s. More words may come.
+    #[zbus(property)]
+    fn plc(&self) -> String {
+        self.view.borrow().plc.clone()
+    }
+
+    /// The PLC program that is on the runtime: "number" u of the version, "sha256" s and "size" t of the archive, "added" t (when it
+    /// came, in microseconds since 1970), "by" s (who brought it). Empty if there is none, or one that did not come from here. More
+    /// keys may come.
+    #[zbus(property)]
+    fn program(&self) -> HashMap<String, Variant<'static>> {
+        self.view.borrow().program.entries()
     }
 
     /// Error name and message of what went wrong last; both are empty after a success.

@@ -130,7 +130,8 @@ pub const VPLC_SUBJECT: &str = "vplc/";
 pub struct Job {
     /// Number, unique while the daemon runs; starts at 1.
     pub id: u32,
-    /// What kind of work: `install`, `resume`, `rollback`; of vPLCs `apply`, `start`, `stop`, `restart`, `delete`.
+    /// What kind of work: `install`, `resume`, `rollback`; of vPLCs `apply`, `start`, `stop`, `restart`, `delete`,
+    /// `deploy`, `rollback`.
     pub kind: &'static str,
     /// D-Bus independent name of what it works on: `system`, or the name of a vPLC after [`VPLC_SUBJECT`].
     pub subject: Cow<'static, str>,

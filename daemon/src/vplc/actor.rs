@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use self::connection::{Connection, News};
 use self::prepare::Outcome;
 use super::engine::Engine;
-use super::handle::{Application, Order, Request, VplcHandle, VplcsStatus};
+use super::handle::{Application, Order, ProgramOrder, Request, VplcHandle, VplcsStatus};
 use super::nics::{CheckNic, Nics};
 use super::spec::{Change, Spec};
 use super::store::Store;
@@ -84,7 +84,8 @@ impl Actor {
         let (word_sender, words) = mpsc::unbounded_channel();
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
-        let tools = Tools { engine, nics, store: Store::new(datastore), status: Arc::new(status), words: word_sender };
+        let store = Store::new(datastore);
+        let tools = Tools { engine, nics, store, jobs: jobs.clone(), status: Arc::new(status), words: word_sender };
         let actor = Self {
             tools,
             check_nic,
@@ -195,6 +196,12 @@ impl Actor {
     fn note(&mut self, word: Word) {
         let name = match word {
             Word::Settled(name) => name,
+            Word::Began(name, job) => {
+                if let Some(entry) = self.entries.get_mut(&name) {
+                    entry.job = Some(job);
+                }
+                return;
+            }
             Word::Vanished(name) => {
                 self.entries.remove(&name);
                 for names in self.turns.later.values_mut() {
@@ -227,6 +234,7 @@ impl Actor {
             Request::Plan(text, reply) => drop(reply.send(self.plan(&text))),
             Request::Apply(application, reply) => self.apply(application, reply),
             Request::Order(name, order, caller, reply) => drop(reply.send(self.order(&name, order, caller))),
+            Request::Program(name, order, caller, reply) => drop(reply.send(self.program(&name, order, caller))),
             Request::Reset(name, reply) => match self.entry(&name) {
                 Ok(_) => self.tell(&name, Command::Reset(reply)),
                 Err(error) => drop(reply.send(Err(error))),
@@ -338,6 +346,31 @@ impl Actor {
             entry.job = Some(job);
         }
         self.tell(name, Command::Order(order, reporter));
+        Ok(id)
+    }
+
+    fn program(&mut self, name: &str, order: ProgramOrder, caller: u32) -> Result<u32, Error> {
+        self.entry(name)?;
+        let vplc = self.tools.status.borrow().vplcs.get(name).cloned().unwrap_or_default();
+        if Spec::parse(&vplc.spec, self.check_nic)?.program.is_none() {
+            let message = format!(
+                "The vPLC \"{name}\" takes no programs: its specification has no section \"program\" (add \"program: {{}}\")."
+            );
+            return Err(Error::new(Kind::NotSupported, message));
+        }
+        self.free(name)?;
+        if vplc.container != "running" {
+            let message =
+                format!("The vPLC \"{name}\" is {}; a program can be deployed while it is running.", vplc.container);
+            return Err(Error::new(Kind::NotSupported, message));
+        }
+        let reporter = self.jobs.begin(order.kind(), format!("{VPLC_SUBJECT}{name}"), caller);
+        let job = reporter.job().clone();
+        let id = job.id;
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.job = Some(job);
+        }
+        self.tell(name, Command::Program(order, reporter, caller));
         Ok(id)
     }
 }

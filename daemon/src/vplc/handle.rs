@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::program::store::Version;
 use super::spec::Change;
 use crate::core::error::{Error, Kind};
 
@@ -28,6 +29,10 @@ pub struct VplcStatus {
     pub since: u64,
     /// How often it was started again because it had ended by itself, since the daemon started.
     pub restarts: u32,
+    /// What the PLC does, in one word; empty if that is not known.
+    pub plc: &'static str,
+    /// The program that is on the runtime; none if there is none, or one that did not come from here.
+    pub program: Option<Version>,
     /// What went wrong last; none after a success.
     pub error: Option<Error>,
 }
@@ -71,6 +76,25 @@ impl Order {
     }
 }
 
+/// What is wanted of the program of a vPLC.
+#[derive(Debug)]
+pub enum ProgramOrder {
+    /// Put this archive on the runtime.
+    Deploy(File),
+    /// Put the version on the runtime that proved to run before the one that is there.
+    Rollback,
+}
+
+impl ProgramOrder {
+    /// The kind of the Job.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Deploy(_) => "deploy",
+            Self::Rollback => "rollback",
+        }
+    }
+}
+
 /// What is to be applied.
 #[derive(Debug)]
 pub struct Application {
@@ -91,6 +115,8 @@ pub enum Request {
     Plan(String, oneshot::Sender<Result<Vec<Change>, Error>>),
     /// Do this with the vPLC of this name, for this caller; the answer is the number of the Job.
     Order(String, Order, u32, oneshot::Sender<Result<u32, Error>>),
+    /// Do this with the program of the vPLC of this name, for this caller; the answer is the number of the Job.
+    Program(String, ProgramOrder, u32, oneshot::Sender<Result<u32, Error>>),
     /// Start the vPLC of this name again although it ended by itself too often.
     Reset(String, oneshot::Sender<Result<(), Error>>),
     /// So many of the last lines of output of the vPLC of this name.
@@ -130,6 +156,11 @@ impl VplcHandle {
     /// Starts, stops, restarts or deletes a vPLC; returns the number of the Job.
     pub async fn order(&self, vplc: String, order: Order, caller: u32) -> Result<u32, Error> {
         self.ask(|reply| Request::Order(vplc, order, caller, reply)).await?
+    }
+
+    /// Deploys a PLC program or takes it back; returns the number of the Job.
+    pub async fn program(&self, vplc: String, order: ProgramOrder, caller: u32) -> Result<u32, Error> {
+        self.ask(|reply| Request::Program(vplc, order, caller, reply)).await?
     }
 
     /// Starts a vPLC again although it ended by itself too often.

@@ -31,6 +31,15 @@ pub struct Rules {
     pub unhealthy: Unhealthy,
     /// Why it is not started any more.
     pub latch: Option<Latch>,
+    /// The container that the runtime was claimed in; none if nobody claims it.
+    pub claim: Option<Claim>,
+}
+
+/// The daemon makes the runtime its own, once in each container and before that is on any network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What the engine calls the container that was claimed last.
+    pub container: Option<String>,
 }
 
 /// What the engine has of a vPLC.
@@ -94,6 +103,11 @@ pub enum Effect {
     CreateRuntime,
     /// Start the runtime.
     StartRuntime,
+    /// Make the runtime in this container the daemon's own, and bring it the program that the former one had.
+    Claim {
+        /// What the engine calls it.
+        container: String,
+    },
     /// Stop the runtime, with the grace it has.
     StopRuntime,
     /// Remove the runtime.
@@ -254,6 +268,15 @@ impl Machine {
         self.engine && self.turn && (self.wellness().is_some() || self.rest(name).is_some())
     }
 
+    /// Whether the runtime runs, and may be asked for its programs.
+    pub fn has_programs(&self) -> bool {
+        let runtime = self.sight.as_ref().and_then(|sight| sight.runtime.as_ref());
+        let stopping = self.doing == Some(Effect::StopRuntime);
+        self.rules.claim.is_some()
+            && !stopping
+            && runtime.is_some_and(|runtime| pid(Some(runtime)).is_some() && self.is_claimed(runtime))
+    }
+
     /// How well the runtime is, while it runs.
     pub fn wellness(&self) -> Option<Wellness> {
         match self.sight.as_ref()?.runtime.as_ref()?.condition {
@@ -341,6 +364,7 @@ impl Machine {
             Some(Effect::FetchImage) => self.image = true,
             Some(Effect::AttachNics { pid }) => self.nics = Nics::At(pid),
             Some(Effect::DetachNics) => self.nics = Nics::Gone,
+            Some(Effect::Claim { container }) => self.rules.claim = Some(Claim { container: Some(container) }),
             Some(Effect::RemoveData) => self.data_gone = true,
             Some(Effect::StartRuntime) => {
                 self.running = true;
@@ -432,6 +456,9 @@ impl Machine {
                     // Counted like an end of its own: `running` stays set until it is seen to have ended.
                     return Some(Effect::StopRuntime);
                 }
+                if !self.is_claimed(runtime) {
+                    return Some(Effect::Claim { container: runtime.id.clone() });
+                }
                 // It is never stopped for its NICs; they follow it, also if somebody killed the holder.
                 return self.attach(holder_pid.unwrap_or(pid));
             }
@@ -456,10 +483,20 @@ impl Machine {
             return Some(if sight.runtime.is_some() { Effect::RemoveRuntime } else { Effect::CreateHolder });
         }
         let Some(holder_pid) = holder_pid else { return Some(Effect::StartHolder) };
-        if let Some(attach) = self.attach(holder_pid) {
-            return Some(attach);
+        if sight.runtime.as_ref().is_some_and(|runtime| self.is_claimed(runtime)) || self.rules.claim.is_none() {
+            if let Some(attach) = self.attach(holder_pid) {
+                return Some(attach);
+            }
+        } else if self.nics != Nics::Gone {
+            // Whoever reaches a runtime before the daemon does owns it.
+            return Some(Effect::DetachNics);
         }
         Some(if sight.runtime.is_none() { Effect::CreateRuntime } else { Effect::StartRuntime })
+    }
+
+    /// Whether nobody else can make it his own any more.
+    fn is_claimed(&self, runtime: &Container) -> bool {
+        self.rules.claim.as_ref().is_none_or(|claim| claim.container.as_deref() == Some(runtime.id.as_str()))
     }
 
     fn attach(&self, pid: i32) -> Option<Effect> {

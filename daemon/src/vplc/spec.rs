@@ -10,7 +10,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::difference::Change;
-pub use self::parts::{Health, Image, Logs, NicSection, Policy, Pull, RealTime, Restart, SerialPort, Unhealthy};
+pub use self::parts::{
+    Health, Image, Logs, NicSection, Policy, ProgramSection, Pull, RealTime, Restart, SerialPort, Unhealthy,
+};
 use super::nics::CheckNic;
 use crate::core::document::{Document, DocumentError, DocumentKind, Field, Section, Warnings};
 
@@ -60,6 +62,8 @@ pub struct Spec {
     pub nics: Vec<NicSection>,
     /// Its serial ports.
     pub serial: Vec<SerialPort>,
+    /// Its PLC programs, if the daemon looks after them.
+    pub program: Option<ProgramSection>,
     /// Where in the runtime the volume is mounted that outlives it.
     pub data: Option<String>,
     /// Environment variables.
@@ -110,6 +114,7 @@ impl Spec {
             command: section.optional("command").map_or(Ok(Vec::new()), |field| words(&field))?,
             nics: section.optional("nics").map_or(Ok(Vec::new()), |field| parts::nics(&field, check_nic))?,
             serial: section.optional("serial").map_or(Ok(Vec::new()), |field| parts::serial(&field))?,
+            program: section.optional("program").map(ProgramSection::read).transpose()?,
             data: section.optional("data").map(|field| parts::data(field)).transpose()?,
             environment: section.optional("environment").map_or(Ok(BTreeMap::new()), environment)?,
             cpuset: section.optional("cpuset").map(|field| cpuset(&field)).transpose()?,
@@ -134,7 +139,8 @@ impl Spec {
     }
 
     /// Whether the containers of the one can stay those of the other. NICs can be changed under a running runtime, and what
-    /// the daemon itself goes by does not concern them.
+    /// the daemon itself goes by does not concern them. A runtime that is to get programs is made anew: it has to be claimed
+    /// before it is on the network.
     pub fn same_containers(&self, other: &Self) -> bool {
         let bare = |spec: &Self| Self {
             nics: Vec::new(),
@@ -142,6 +148,7 @@ impl Spec {
             state: None,
             stop_grace: Duration::ZERO,
             restart: Restart::default(),
+            program: spec.program.as_ref().map(|program| ProgramSection { keep: 0, ..program.clone() }),
             health: spec.health.as_ref().map(|health| Health { on_unhealthy: Unhealthy::Report, ..health.clone() }),
             image: Image { pull: Pull::Missing, ..spec.image.clone() },
             ..spec.clone()

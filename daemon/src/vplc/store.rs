@@ -81,22 +81,35 @@ pub struct Found {
 
 /// The directory of all vPLCs.
 #[derive(Debug, Clone)]
-pub struct Store(PathBuf);
+pub struct Store {
+    records: PathBuf,
+    programs: PathBuf,
+}
 
 impl Store {
     /// The vPLCs below this state directory.
     pub fn new(datastore: &Path) -> Self {
-        Self(datastore.join("vplcs"))
+        Self { records: datastore.join("vplcs"), programs: datastore.join("vplc-programs") }
+    }
+
+    /// The directory with the programs of a vPLC, and with what the daemon has to know to reach its runtime.
+    pub fn programs(&self, name: &str) -> PathBuf {
+        self.programs.join(file_escape(name))
+    }
+
+    /// Removes that directory. It is fine if there is none.
+    pub fn forget_programs(&self, name: &str) -> Result<(), Error> {
+        Ok(store::remove_directory(&self.programs(name))?)
     }
 
     fn file(&self, name: &str) -> PathBuf {
-        self.0.join(format!("{}.json", file_escape(name)))
+        self.records.join(format!("{}.json", file_escape(name)))
     }
 
     /// Keeps a vPLC; what was kept before becomes the file before it. On the medium when it returns.
     pub fn keep(&self, name: &str, record: &Record) -> Result<(), Error> {
         let path = self.file(name);
-        store::make_directory(&self.0)?;
+        store::make_directory(&self.records)?;
         if read(&path).is_ok()
             && let Some(bytes) = store::read(&path, SIZE_LIMIT)?
         {
@@ -118,7 +131,7 @@ impl Store {
 
     /// All vPLCs that are kept, by the path of their file. What cannot be read is left as it is, and is in the log.
     pub fn load(&self) -> Vec<(PathBuf, Found)> {
-        let Ok(entries) = std::fs::read_dir(&self.0) else { return Vec::new() };
+        let Ok(entries) = std::fs::read_dir(&self.records) else { return Vec::new() };
         let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
         files.sort();

@@ -1,5 +1,7 @@
 //! Does for one vPLC what its machine says, and tells the machine what happens.
 
+mod programs;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,14 +11,15 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use self::programs::Shelf;
 use super::engine::{Engine, EngineError, Plan, Role, Wellness};
-use super::handle::{Order, VplcStatus, VplcsStatus};
-use super::machine::{Effect, Event, Machine, Rules, Sight, latched};
+use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
+use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
 use super::spec::{Desired, Spec, Unhealthy};
 use super::store::{Latch, Pinned, Record, Store, Wanted};
 use crate::core::error::Error;
-use crate::core::job::{JobReporter, JobResult};
+use crate::core::job::{Job, JobReporter, JobResult, Jobs};
 
 /// The first wait before what failed is tried again; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -49,6 +52,8 @@ pub enum Command {
     Apply(Box<Prepared>, JobReporter),
     /// An operator wants something.
     Order(Order, JobReporter),
+    /// An operator wants something of its program; the last one is the caller.
+    Program(ProgramOrder, JobReporter, u32),
     /// Start again although the latch has fallen.
     Reset(oneshot::Sender<Result<(), Error>>),
 }
@@ -58,6 +63,8 @@ pub enum Command {
 pub enum Word {
     /// Those that come after it at the start of the daemon need not wait any longer.
     Settled(String),
+    /// This Job works on it, which nobody has asked for.
+    Began(String, Job),
     /// Nothing is left of it.
     Vanished(String),
 }
@@ -94,6 +101,8 @@ pub struct Tools {
     pub nics: Arc<dyn Nics>,
     /// The records.
     pub store: Store,
+    /// All Jobs.
+    pub jobs: Jobs,
     /// What the outside sees. Written before a Job ends, so that whoever waited for the Job finds it.
     pub status: Arc<watch::Sender<VplcsStatus>>,
     /// The way to the actor.
@@ -109,6 +118,7 @@ pub struct Worker {
     /// The record is not the newest one: the containers may be of a later generation, and are right all the same.
     older: bool,
     machine: Machine,
+    shelf: Shelf,
     work: Option<Work>,
     started: Instant,
     told: VplcStatus,
@@ -118,9 +128,10 @@ pub struct Worker {
 impl Worker {
     /// A vPLC that was found on record.
     pub fn found(tools: Tools, spec: Spec, record: Record, older: bool) -> Self {
-        let machine = Machine::new(rules(&spec, &record));
+        let shelf = Shelf::open(&tools, &spec);
+        let machine = Machine::new(rules(&spec, &record, &shelf));
         let (started, told) = (Instant::now(), VplcStatus::default());
-        Self { tools, spec, record, older, machine, work: None, started, told, settled: false }
+        Self { tools, spec, record, older, machine, shelf, work: None, started, told, settled: false }
     }
 
     /// A vPLC that is new. Puts it on record; an error leaves nothing behind.
@@ -157,9 +168,20 @@ impl Worker {
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => events.extend(self.take(command)),
+                    Some(command) => {
+                        if matches!(command, Command::Apply(..) | Command::Order(..))
+                            && matches!(self.machine.doing(), Some(Effect::Claim { .. }))
+                        {
+                            // It may wait for minutes; it can be begun anew, and is after a while if the command changes nothing.
+                            doing = None;
+                            self.machine.step(Event::Failed(programs::given_up(&self.spec.name)));
+                            pause = Some(sleep(RETRY_FIRST).boxed());
+                        }
+                        events.extend(self.take(command));
+                    }
                     None => return,
                 },
+                () = self.shelf.changed() => {}
                 event = wait(&mut doing) => {
                     doing = None;
                     events.push_back(event);
@@ -191,6 +213,12 @@ impl Worker {
                 self.tell();
                 events.extend(self.judge());
             }
+            let running = self.machine.has_programs();
+            if let Some(job) = self.shelf.tend(&self.tools, &self.spec.name, running).await {
+                drop(self.tools.words.send(Word::Began(self.spec.name.clone(), job)));
+            }
+            self.tell();
+            self.shelf.finish();
         }
     }
 
@@ -202,6 +230,11 @@ impl Worker {
             Command::Stirred => vec![Event::Stirred],
             Command::Apply(prepared, reporter) => self.apply(*prepared, reporter),
             Command::Order(order, reporter) => self.order(order, reporter),
+            Command::Program(order, reporter, caller) => {
+                let running = self.machine.has_programs();
+                self.shelf.begin(&self.spec.name, order, reporter, caller, running);
+                Vec::new()
+            }
             Command::Reset(reply) => {
                 let record = Record { latch: None, ..self.record.clone() };
                 let events = self.change(self.spec.clone(), record);
@@ -270,8 +303,11 @@ impl Worker {
     fn change(&mut self, spec: Spec, record: Record) -> Result<Vec<Event>, Error> {
         self.tools.store.keep(&spec.name, &record)?;
         let nics = spec.nics != self.spec.nics;
+        if spec.program != self.spec.program || matches!(self.record.wanted, Wanted::Gone { .. }) {
+            self.shelf = Shelf::open(&self.tools, &spec);
+        }
         (self.spec, self.record, self.older) = (spec, record, false);
-        Ok(vec![Event::Rules { rules: rules(&self.spec, &self.record), nics }])
+        Ok(vec![Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics }])
     }
 
     /// Ends the Job if there is nothing more to wait for, or takes back what it has done.
@@ -334,6 +370,9 @@ impl Worker {
     }
 
     fn remark(&mut self, event: &Event) {
+        if let Event::Seen(sight, _) = event {
+            self.shelf.see(sight);
+        }
         match event {
             Event::Failed(error) => tracing::warn!(vplc = self.spec.name, "{error}"),
             // The newest record was lost. A PLC is not restarted for that: what runs is what was wanted.
@@ -341,7 +380,8 @@ impl Worker {
                 self.older = false;
                 if runtime.generation > self.record.generation {
                     self.record.generation = runtime.generation;
-                    self.machine.step(Event::Rules { rules: rules(&self.spec, &self.record), nics: false });
+                    self.machine
+                        .step(Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics: false });
                 }
             }
             _ => {}
@@ -350,7 +390,12 @@ impl Worker {
 
     /// Begins what takes time.
     fn begin(&self, effect: Effect) -> BoxFuture<'static, Event> {
-        let Tools { engine, nics, .. } = self.tools.clone();
+        let Tools { engine, nics, store, .. } = self.tools.clone();
+        if let Effect::Claim { container } = effect {
+            // A runtime of another image that does not run the program goes back to the one before.
+            let strict = self.work.as_ref().is_some_and(|work| matches!(work.undo, Undo::Return(_)));
+            return self.shelf.claim(container, strict);
+        }
         let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
         tracing::debug!(vplc = spec.name, ?effect, "begins");
         async move {
@@ -378,10 +423,14 @@ impl Worker {
                     Effect::StopHolder => engine.stop(name, Role::Holder, Duration::ZERO).await?,
                     Effect::RemoveRuntime => engine.remove(name, Role::Runtime).await?,
                     Effect::RemoveHolder => engine.remove(name, Role::Holder).await?,
-                    Effect::RemoveData => engine.remove_volume(name).await?,
+                    Effect::RemoveData => {
+                        engine.remove_volume(name).await?;
+                        store.forget_programs(name)?;
+                    }
                     Effect::KeepLatch(_)
                     | Effect::Pause(_)
                     | Effect::Prove(_)
+                    | Effect::Claim { .. }
                     | Effect::Retry { .. }
                     | Effect::Vanish => {}
                 }
@@ -416,6 +465,8 @@ impl Worker {
             image: format!("{} {digest}", self.spec.image.reference),
             since: self.told.since,
             restarts: self.machine.restarts(),
+            plc: self.shelf.plc(),
+            program: self.shelf.active().cloned(),
             error: self.machine.error().cloned().or(latch.map(|latch| latched(&self.spec.name, latch))),
         };
         if status.container != self.told.container {
@@ -434,13 +485,14 @@ impl Worker {
 }
 
 /// What the machine goes by.
-fn rules(spec: &Spec, record: &Record) -> Rules {
+fn rules(spec: &Spec, record: &Record, shelf: &Shelf) -> Rules {
     Rules {
         wanted: record.wanted,
         generation: record.generation,
         restart: spec.restart.clone(),
         unhealthy: spec.health.as_ref().map_or(Unhealthy::Report, |health| health.on_unhealthy),
         latch: record.latch.clone(),
+        claim: spec.program.as_ref().map(|_| Claim { container: shelf.claimed() }),
     }
 }
 
@@ -472,6 +524,7 @@ fn step(effect: &Effect) -> &'static str {
         Effect::CreateHolder | Effect::StartHolder => "making the network namespace",
         Effect::AttachNics { .. } => "attaching the NICs",
         Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
+        Effect::Claim { .. } => "claiming the runtime",
         Effect::StopRuntime => "stopping the runtime",
         Effect::DetachNics => "detaching the NICs",
         Effect::ReadLines => "reading the last output",

@@ -34,6 +34,10 @@ impl Nics for ScriptedNics {
         std::future::ready(result).boxed()
     }
 
+    fn connect(&self, _: i32, _: u16) -> BoxFuture<'_, std::io::Result<tokio::net::TcpStream>> {
+        std::future::ready(Err(std::io::ErrorKind::ConnectionRefused.into())).boxed()
+    }
+
     fn detach<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), Error>> {
         *self.attached.lock().unwrap() = None;
         std::future::ready(Ok(())).boxed()
@@ -176,4 +180,33 @@ async fn one_job_at_a_time_works_on_a_vplc() {
     assert_eq!(domain.handle.apply(application()).await.unwrap_err().kind, Kind::Busy);
     assert_eq!(domain.end(first).await, DONE);
     assert_eq!(domain.apply(SPEC).await, DONE);
+}
+
+#[tokio::test]
+async fn a_program_needs_its_section_and_a_vplc_that_runs() {
+    let domain = Domain::start();
+    let rollback =
+        async |name: &str| domain.handle.program(name.to_owned(), ProgramOrder::Rollback, 0).await.unwrap_err();
+    assert_eq!(rollback("a").await.kind, Kind::UnknownVplc);
+    assert_eq!(domain.apply(SPEC).await, DONE);
+    let error = rollback("a").await;
+    assert_eq!(error.kind, Kind::NotSupported);
+    assert!(error.message.contains("no section \"program\""), "{error}");
+    let spec = SPEC.replace("name: a\n", "name: b\nprogram: {}\nstate: stopped\n");
+    assert_eq!(domain.apply(&spec).await, DONE);
+    let error = rollback("b").await;
+    assert_eq!(error.kind, Kind::NotSupported);
+    assert!(error.message.contains("is stopped"), "{error}");
+    // Password and programs go with the vPLC.
+    let kept = domain.place.path().join("vplc-programs/b");
+    assert!(kept.join("runtime.json").exists());
+    let delete = async |keep_data| {
+        let id = domain.handle.order("b".to_owned(), Order::Delete { keep_data }, 0).await.unwrap();
+        assert_eq!(domain.end(id).await, DONE);
+    };
+    delete(true).await;
+    assert!(kept.join("runtime.json").exists());
+    assert_eq!(domain.apply(&spec).await, DONE);
+    delete(false).await;
+    assert!(!kept.exists());
 }

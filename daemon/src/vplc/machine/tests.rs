@@ -18,7 +18,7 @@ struct World {
 
 fn rules(wanted: Wanted) -> Rules {
     let restart = Restart { limit: 3, window: Duration::from_mins(10), ..Restart::default() };
-    Rules { wanted, generation: 1, restart, unhealthy: Unhealthy::Report, latch: None }
+    Rules { wanted, generation: 1, restart, unhealthy: Unhealthy::Report, latch: None, claim: None }
 }
 
 impl World {
@@ -103,7 +103,8 @@ impl World {
         let running = Condition::Running { pid: self.pids, wellness: Wellness::Unknown };
         let exited = Condition::Exited(Exit { code: 0, out_of_memory: false });
         let generation = self.machine.rules.generation;
-        let made = |generation| Some(Container { id: String::new(), generation, condition: Condition::Created });
+        let id = self.pids.to_string();
+        let made = |generation| Some(Container { id, generation, condition: Condition::Created });
         let set = |container: &mut Option<Container>, condition| container.as_mut().unwrap().condition = condition;
         match effect {
             Effect::CreateHolder => self.sight.holder = made(generation),
@@ -346,4 +347,78 @@ fn an_ill_runtime_is_restarted_only_if_that_is_wanted() {
         assert_eq!(world.machine.restarts(), u32::from(unhealthy == Unhealthy::Restart));
         assert!(world.running());
     }
+}
+
+/// Rules of a vPLC whose runtime is claimed; this container was.
+fn claiming(container: Option<&str>) -> Rules {
+    Rules { claim: Some(Claim { container: container.map(ToOwned::to_owned) }), ..rules(Wanted::Running) }
+}
+
+/// The names of what was done from this one on.
+fn names(done: &[Effect]) -> Vec<String> {
+    let name = |effect| format!("{effect:?}").split([' ', '(']).next().unwrap_or_default().to_owned();
+    done.iter().map(name).collect()
+}
+
+#[test]
+fn a_runtime_is_claimed_before_it_is_on_a_network_and_once_only() {
+    let mut world = World::over(Sight::default(), claiming(None));
+    world.start();
+    let made = ["FetchImage", "CreateHolder", "StartHolder", "DetachNics", "CreateRuntime", "StartRuntime"];
+    assert_eq!(names(&world.done), [&made[..], &["Claim", "AttachNics"]].concat());
+    assert!(world.machine.has_programs());
+    world.settle();
+    assert_eq!(world.machine.rest("a"), Some(Ok(())));
+    // A crash and a restart are none of the NICs, and the container is the same one.
+    let length = world.done.len();
+    world.crash(1);
+    world.settle();
+    assert_eq!(names(&world.done[length..]), ["StartRuntime"]);
+    // A new container is claimed anew, off the network, although the holder is the same one.
+    let length = world.done.len();
+    world.sight.runtime = None;
+    world.tell(Event::Stirred);
+    world.settle();
+    let done = names(&world.done[length..]);
+    assert_eq!(done, ["DetachNics", "CreateRuntime", "StartRuntime", "Claim", "AttachNics"]);
+}
+
+#[test]
+fn without_its_claim_a_runtime_gets_no_nics() {
+    let mut world = World::over(Sight::default(), claiming(None));
+    world.fails = Some(6);
+    world.start();
+    assert_eq!(names(&world.done[6..]), ["Claim"]);
+    assert!(matches!(world.machine.rest("a"), Some(Err(_))));
+    assert!(!world.machine.has_programs());
+    world.settle();
+    assert_eq!(names(&world.done[6..]), ["Claim", "Claim", "AttachNics"]);
+    assert_eq!(world.machine.rest("a"), Some(Ok(())));
+    // Or it is given up, and then nothing stays.
+    let mut world = World::over(Sight::default(), claiming(None));
+    world.fails = Some(6);
+    world.start();
+    world.tell(Event::Rules { rules: rules(Wanted::Gone { keep_data: false }), nics: false });
+    world.settle();
+    assert!(world.vanished && world.sight == Sight::default(), "{:?}", world.done);
+}
+
+#[test]
+fn a_daemon_that_ends_around_the_claim_makes_it_good() {
+    let mut first = World::over(Sight::default(), claiming(None));
+    first.fails = Some(6);
+    first.start();
+    let mut second = World::over(first.sight.clone(), claiming(None));
+    second.start();
+    assert_eq!(names(&second.done), ["Claim", "AttachNics"]);
+    // What was claimed is adopted as it runs.
+    let container = first.sight.runtime.as_ref().unwrap().id.clone();
+    let mut third = World::over(first.sight.clone(), claiming(Some(&container)));
+    third.start();
+    assert_eq!(names(&third.done), ["AttachNics"]);
+    // And what was made but never started still has to be claimed.
+    let mut fourth = World::over(first.sight.clone(), claiming(None));
+    fourth.sight.runtime.as_mut().unwrap().condition = Condition::Created;
+    fourth.start();
+    assert_eq!(names(&fourth.done), ["DetachNics", "StartRuntime", "Claim", "AttachNics"]);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::deploy::{Driver, with_store, words};
@@ -60,6 +61,46 @@ impl Programs {
     /// The runtime itself: to claim a new one, to start and stop its program, for its log and figures.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
+    }
+
+    /// Makes the runtime in a new container the daemon's own, waits for it if need be, and brings it the program that the former one
+    /// had. To be called while the container is on no network. It may be called again after an error, or if it was dropped halfway.
+    ///
+    /// A program that does not run on the new runtime is an error if `strict`; otherwise the runtime is claimed without it.
+    pub async fn claim(
+        &self,
+        container: &str,
+        strict: bool,
+        progress: &dyn Progress,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        self.runtime.expect_new_certificate()?;
+        let deadline = Instant::now() + self.patience.start;
+        while let Err(error) = self.runtime.claim().await {
+            if !error.is_passing() || Instant::now() >= deadline {
+                return Err(error.about(&self.vplc));
+            }
+            sleep(self.patience.pace).await;
+        }
+        // What was being deployed to the former container when the daemon ended.
+        let resumed = self.resume(progress, cancel).await?;
+        if !matches!(resumed, Some((_, Outcome::Deployed | Outcome::RolledBack(_))))
+            && let Some((_, outcome)) = self.redeploy(progress, cancel).await?
+            && let Some(error) = outcome.error().filter(|_| strict)
+        {
+            return Err(error);
+        }
+        Ok(self.runtime.keep_claimed(container)?)
+    }
+
+    /// The version that is on the runtime; `None` if none is, or one that is not ours.
+    pub async fn active(&self) -> Option<Version> {
+        self.store.lock().await.active().cloned()
+    }
+
+    /// Whether the end of the daemon has interrupted a deployment, so that [`Self::resume`] has something to do.
+    pub async fn is_interrupted(&self) -> bool {
+        self.work.try_lock().is_ok() && self.store.lock().await.deployment().is_some()
     }
 
     /// All versions that are kept, the oldest first.

@@ -106,6 +106,9 @@ pub struct Credentials {
     pub password: String,
     /// SHA-256 of the certificate, in hexadecimal digits; `None` before the first contact with a new container.
     pub certificate: Option<String>,
+    /// What the engine calls the container that was claimed last; `None` if none was.
+    #[serde(default)]
+    pub container: Option<String>,
 }
 
 impl fmt::Debug for Credentials {
@@ -138,7 +141,7 @@ impl Runtime {
             let random = SystemRandom::new().fill(&mut bytes);
             random.map_err(|_| StoreError::of("draw a password for", directory)(io::Error::other("no randomness")))?;
             let password = BASE64_URL_SAFE_NO_PAD.encode(bytes);
-            let credentials = Credentials { user: USER.to_owned(), password, certificate: None };
+            let credentials = Credentials { user: USER.to_owned(), password, certificate: None, container: None };
             file.save(&credentials)?;
             // Twice, so that the document survives the loss of one generation from the beginning.
             file.save(&credentials)?;
@@ -157,6 +160,20 @@ impl Runtime {
     /// else can answer in place of the runtime.
     pub fn expect_new_certificate(&self) -> Result<(), StoreError> {
         self.keep_certificate(None)
+    }
+
+    /// Which container was claimed last.
+    pub fn claimed(&self) -> Option<String> {
+        lock(&self.credentials).container.clone()
+    }
+
+    /// This container is claimed.
+    pub fn keep_claimed(&self, container: &str) -> Result<(), StoreError> {
+        let mut credentials = lock(&self.credentials);
+        let changed = Credentials { container: Some(container.to_owned()), ..credentials.clone() };
+        self.file.save(&changed)?;
+        *credentials = changed;
+        Ok(())
     }
 
     fn keep_certificate(&self, certificate: Option<String>) -> Result<(), StoreError> {

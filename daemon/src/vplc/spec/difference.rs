@@ -47,6 +47,10 @@ impl Spec {
             let shared = if port.shared { ", shared" } else { "" };
             put(&format!("serial.{}", port.path), format!("{}{shared}", port.device));
         }
+        if let Some(program) = &self.program {
+            put("program.port", program.port.to_string());
+            put("program.keep", program.keep.to_string());
+        }
         put("data.path", self.data.clone().unwrap_or_default());
         for (variable, value) in &self.environment {
             put(&format!("environment.{variable}"), format!("\"{value}\""));

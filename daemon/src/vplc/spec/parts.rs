@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{PARTS_LIMIT, inner_path, size, words};
 use crate::core::document::{DocumentError, Field, Section};
 use crate::vplc::nics::CheckNic;
+use crate::vplc::program::runtime::PORT;
 
 /// When an image is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +78,26 @@ pub(super) fn nics(field: &Field<'_>, check: CheckNic) -> Result<Vec<NicSection>
         nics.push(NicSection { name, text: section.flow() });
     }
     Ok(nics)
+}
+
+/// The PLC programs of a vPLC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProgramSection {
+    /// Port of the runtime's REST interface.
+    pub port: u16,
+    /// Versions that are kept at least.
+    pub keep: usize,
+}
+
+impl ProgramSection {
+    pub(super) fn read(field: Field<'_>) -> Result<Self, DocumentError> {
+        let mut section = field.section()?;
+        let port = section.optional("port").map_or(Ok(PORT.into()), |field| field.integer(1..=65_535))?;
+        let keep = section.optional("keep").map_or(Ok(5), |field| field.integer(2..=100))?;
+        section.refuse_unknown_keys()?;
+        // Both fit: they were just bounded.
+        Ok(Self { port: u16::try_from(port).unwrap_or(PORT), keep: usize::try_from(keep).unwrap_or(usize::MAX) })
+    }
 }
 
 /// A serial port of the host that a vPLC gets.

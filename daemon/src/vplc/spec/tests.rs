@@ -35,6 +35,7 @@ state: stopped
 stop_grace: 60
 restart: {policy: on-failure, limit: 3, window: 60, delay: 1}
 health: {command: [/bin/ok], interval: 5, timeout: 2, retries: 4, start_period: 9, on_unhealthy: restart}
+program: {port: 9443, keep: 9}
 ";
 
 /// A NIC has a name here, and whatever else is fine.
@@ -50,6 +51,10 @@ fn parse(text: &str) -> Result<Spec, DocumentError> {
 fn what_is_not_said_is_as_it_is_usual() {
     let spec = parse(LEAST).unwrap();
     assert_eq!(spec.stop_grace, Duration::from_secs(30));
+    assert_eq!(spec.program, None);
+    let programs = parse(&format!("{LEAST}program: {{}}\n")).unwrap();
+    assert_eq!(programs.program, Some(ProgramSection { port: 8443, keep: 5 }));
+    assert!(!programs.same_containers(&spec), "a runtime is claimed before it is on the network");
     assert_eq!(spec.restart, Restart::default());
     assert_eq!((spec.start_order, spec.state, spec.read_only_root), (100, None, false));
     assert!(spec.capabilities.contains("NET_BIND_SERVICE") && !spec.capabilities.contains("NET_RAW"));
@@ -67,6 +72,7 @@ fn every_key_arrives() {
     assert_eq!((spec.state, spec.start_order), (Some(Desired::Stopped), 7));
     assert_eq!(spec.logs, Logs { size: 1 << 20, files: 4 });
     assert_eq!(spec.restart.policy, Policy::OnFailure);
+    assert_eq!(spec.program, Some(ProgramSection { port: 9443, keep: 9 }));
     assert_eq!(spec.health.unwrap().on_unhealthy, Unhealthy::Restart);
 }
 
@@ -100,6 +106,9 @@ fn bad_values_name_key_and_line() {
         ("read_only_root: true", "read_only_root: yes", "vplc:25:17: \"read_only_root\" must be true or false"),
         ("state: stopped", "state: paused", "vplc:28:8: \"state\" must be \"running\""),
         ("stop_grace: 60", "stop_grace: 29", "vplc:29:13: \"stop_grace\" must be an integer from 30"),
+        ("program: {port: 9443", "program: {port: 0", "vplc:32:17: \"program.port\" must be an integer from 1"),
+        ("keep: 9}", "keep: 1}", "vplc:32:29: \"program.keep\" must be an integer from 2"),
+        ("keep: 9}", "keeps: 9}", "vplc:32:23: \"program.keeps\" is not a known key."),
         ("stop_grace: 60", "stop_gace: 60", "vplc:29:1: \"stop_gace\" is not a known key."),
     ] {
         assert!(MOST.contains(line), "{line}");

@@ -1,0 +1,257 @@
+//! What a worker does with the PLC programs of its vPLC: one deployment at a time, beside what the machine does, and a look at
+//! the PLC now and then.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{Tools, wait};
+use crate::core::error::{Error, Kind};
+use crate::core::job::{Job, JobReporter, JobResult, Severity, VPLC_SUBJECT};
+use crate::vplc::engine::Condition;
+use crate::vplc::handle::ProgramOrder;
+use crate::vplc::machine::{Event, Sight};
+use crate::vplc::nics::Nics;
+use crate::vplc::program::runtime::Dial;
+use crate::vplc::program::store::Version;
+use crate::vplc::program::{Outcome, Patience, Programs, Progress};
+use crate::vplc::spec::Spec;
+
+/// Between two looks at the PLC. A look costs the runtime a TLS handshake.
+const PACE: Duration = Duration::from_secs(15);
+
+/// The way to the loopback of a vPLC: by the process in its network namespace, 0 while there is none.
+#[derive(Debug)]
+struct Way {
+    nics: Arc<dyn Nics>,
+    pid: Arc<AtomicI32>,
+}
+
+impl Dial for Way {
+    fn dial(&self, port: u16) -> BoxFuture<'_, io::Result<TcpStream>> {
+        match self.pid.load(Ordering::Relaxed) {
+            0 => std::future::ready(Err(io::Error::new(io::ErrorKind::NotConnected, "it does not run"))).boxed(),
+            pid => self.nics.connect(pid, port),
+        }
+    }
+}
+
+/// What was seen of the PLC.
+#[derive(Debug, Clone, Default)]
+struct Glance {
+    /// What it does.
+    plc: &'static str,
+    program: Option<Version>,
+}
+
+impl Glance {
+    async fn at(programs: &Programs) -> Self {
+        let plc = programs.runtime().plc().await.map_or("", |plc| plc.as_str());
+        Self { plc, program: programs.active().await }
+    }
+}
+
+/// How a deployment ended; without an outcome if there was nothing to do.
+type Ended = (JobReporter, Result<Option<Outcome>, Error>, Glance);
+
+/// The programs of a vPLC, as its worker sees them.
+pub(super) struct Shelf {
+    /// None if the vPLC has no programs.
+    programs: Option<Result<Arc<Programs>, Error>>,
+    pid: Arc<AtomicI32>,
+    deployment: Option<BoxFuture<'static, Ended>>,
+    /// It is told to the outside before its Job ends.
+    ended: Option<Ended>,
+    look: Option<BoxFuture<'static, Glance>>,
+    glance: Glance,
+    /// The deployment that the end of the daemon interrupted, if there is one, was taken up.
+    resumed: bool,
+    /// The next look is the first one since the runtime was reached.
+    first: bool,
+}
+
+impl Shelf {
+    /// Opens the programs of a vPLC. If that fails, each use of them does.
+    pub(super) fn open(tools: &Tools, spec: &Spec) -> Self {
+        let pid = Arc::new(AtomicI32::new(0));
+        let programs = spec.program.as_ref().map(|section| {
+            let way = Arc::new(Way { nics: tools.nics.clone(), pid: pid.clone() });
+            let (directory, patience) = (tools.store.programs(&spec.name), Patience::default());
+            let programs = Programs::open(&spec.name, &directory, way, section.port, section.keep, patience);
+            programs.map(Arc::new).inspect_err(|error| tracing::error!(vplc = spec.name, "{error}"))
+        });
+        let (deployment, ended, look) = (None, None, None);
+        Self { programs, pid, deployment, ended, look, glance: Glance::default(), resumed: false, first: true }
+    }
+
+    /// Which container was claimed last.
+    pub(super) fn claimed(&self) -> Option<String> {
+        self.programs.as_ref()?.as_ref().ok()?.runtime().claimed()
+    }
+
+    /// What the PLC does, in one word; empty if that is not known.
+    pub(super) fn plc(&self) -> &'static str {
+        self.glance.plc
+    }
+
+    /// The program that is on the runtime.
+    pub(super) fn active(&self) -> Option<&Version> {
+        self.glance.program.as_ref()
+    }
+
+    /// Learns where the runtime can be reached: its own process if somebody killed the holder.
+    pub(super) fn see(&self, sight: &Sight) {
+        let pid =
+            [&sight.holder, &sight.runtime].into_iter().flatten().find_map(|container| match container.condition {
+                Condition::Running { pid, .. } => Some(pid),
+                _ => None,
+            });
+        self.pid.store(pid.unwrap_or_default(), Ordering::Relaxed);
+    }
+
+    /// Makes the runtime in this container the daemon's own.
+    pub(super) fn claim(&self, container: String, strict: bool) -> BoxFuture<'static, Event> {
+        let programs = self.programs.clone();
+        async move {
+            let claimed = match programs {
+                Some(Ok(programs)) => programs.claim(&container, strict, &Unseen, &CancellationToken::new()).await,
+                Some(Err(error)) => Err(error),
+                None => Ok(()),
+            };
+            claimed.map_or_else(Event::Failed, |()| Event::Done)
+        }
+        .boxed()
+    }
+
+    /// Begins what an operator wants.
+    pub(super) fn begin(&mut self, vplc: &str, order: ProgramOrder, reporter: JobReporter, caller: u32, running: bool) {
+        let programs = match &self.programs {
+            Some(Ok(programs)) if running && self.deployment.is_none() => programs.clone(),
+            Some(Err(error)) => return reporter.finish(JobResult::Failed, Some(error.clone())),
+            _ => {
+                let message = format!("The runtime of the vPLC \"{vplc}\" is not ready for a program.");
+                return reporter.finish(JobResult::Failed, Some(Error::new(Kind::Busy, message)));
+            }
+        };
+        self.look = None;
+        let work = async move {
+            let cancel = reporter.cancelled();
+            // Whatever was left open comes first.
+            let done = match programs.resume(&reporter, &cancel).await {
+                Err(error) => Err(error),
+                Ok(_) => match order {
+                    ProgramOrder::Deploy(file) => {
+                        programs.deploy(file, &format!("user {caller}"), &reporter, &cancel).await
+                    }
+                    ProgramOrder::Rollback => programs.rollback(&reporter, &cancel).await,
+                },
+            };
+            let glance = Glance::at(&programs).await;
+            (reporter, done.map(|(_, outcome)| Some(outcome)), glance)
+        };
+        self.deployment = Some(work.boxed());
+    }
+
+    /// Takes up what the end of the daemon has interrupted, and looks at the PLC; `running` if its runtime can be reached. Returns
+    /// the Job that it has begun.
+    pub(super) async fn tend(&mut self, tools: &Tools, vplc: &str, running: bool) -> Option<Job> {
+        let Some(Ok(programs)) = &self.programs else { return None };
+        if !running {
+            self.look = None;
+            self.glance.plc = "";
+            (self.resumed, self.first) = (false, true);
+            if self.glance.program.is_none() {
+                self.glance.program = programs.active().await;
+            }
+            return None;
+        }
+        if self.deployment.is_some() {
+            return None;
+        }
+        if !self.resumed {
+            self.resumed = true;
+            if programs.is_interrupted().await {
+                let reporter = tools.jobs.begin("deploy", format!("{VPLC_SUBJECT}{vplc}"), 0);
+                let (job, programs) = (reporter.job().clone(), programs.clone());
+                let work = async move {
+                    let done = programs.resume(&reporter, &reporter.cancelled()).await;
+                    let glance = Glance::at(&programs).await;
+                    (reporter, done.map(|done| done.map(|(_, outcome)| outcome)), glance)
+                };
+                self.deployment = Some(work.boxed());
+                return Some(job);
+            }
+        }
+        if self.look.is_none() {
+            let (programs, first) = (programs.clone(), std::mem::take(&mut self.first));
+            let look = async move {
+                if !first {
+                    sleep(PACE).await;
+                }
+                Glance::at(&programs).await
+            };
+            self.look = Some(look.boxed());
+        }
+        None
+    }
+
+    /// Returns when there is something to tell.
+    pub(super) async fn changed(&mut self) {
+        tokio::select! {
+            ended = wait(&mut self.deployment) => {
+                self.deployment = None;
+                self.glance = ended.2.clone();
+                self.ended = Some(ended);
+            }
+            glance = wait(&mut self.look) => {
+                self.look = None;
+                self.glance = glance;
+            }
+        }
+    }
+
+    /// Ends the Job of a deployment that is over.
+    pub(super) fn finish(&mut self) {
+        let Some((reporter, done, _)) = self.ended.take() else { return };
+        match done {
+            Ok(Some(outcome)) => reporter.finish(outcome.result(), outcome.error()),
+            Ok(None) => reporter.finish(JobResult::Done, None),
+            Err(error) if error.kind == Kind::Cancelled => reporter.finish(JobResult::Cancelled, Some(error)),
+            Err(error) => reporter.finish(JobResult::Failed, Some(error)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Shelf").field("programs", &self.programs).finish_non_exhaustive()
+    }
+}
+
+/// Follows what no Job shows.
+struct Unseen;
+
+impl Progress for Unseen {
+    fn report(&self, _: f64, step: &str) {
+        tracing::debug!("{step}");
+    }
+
+    fn line(&self, severity: Severity, message: String) {
+        match severity {
+            Severity::Info => tracing::debug!("{message}"),
+            Severity::Warning | Severity::Error => tracing::warn!("{message}"),
+        }
+    }
+}
+
+/// An operator wants something else than that the runtime is waited for.
+pub(super) fn given_up(vplc: &str) -> Error {
+    Error::new(Kind::Cancelled, format!("The runtime of the vPLC \"{vplc}\" is not waited for any longer."))
+}
