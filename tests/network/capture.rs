@@ -101,7 +101,7 @@ impl Capture {
                 },
             };
             let from = *first.get_or_insert(*at);
-            writeln!(text, "{:9.4}  {line}", (*at - from).as_secs_f64()).unwrap();
+            writeln!(text, "{:9.4}  {line}", at.saturating_sub(from).as_secs_f64()).unwrap();
         }
         text
     }

@@ -22,7 +22,7 @@ fn states(host: &Host) -> Vec<String> {
     let Ok(entries) = fs::read_dir(host.place().join("state/nics")) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| !name.ends_with(".mac"))
+        .filter(|name| name.rsplit_once('.').is_none_or(|(_, kind)| kind != "mac"))
         .collect();
     names.sort();
     names
@@ -74,7 +74,7 @@ impl Monitor {
 
 #[tokio::test]
 async fn a_dedicated_link_moves_and_comes_back() {
-    let (host, _plant, plc) = host().await;
+    let (host, plant, plc) = host().await;
     let mac = host.link("lan0").await.mac().await.unwrap();
     let nic = attach(&host, &with_type(&plc, "type: dedicated")).await;
     becomes(&nic, "up").await;
@@ -82,7 +82,7 @@ async fn a_dedicated_link_moves_and_comes_back() {
     let shown = plc.ip("address show dev plc0");
     assert!(shown.contains("192.0.2.7/24") && shown.contains(&mac), "{shown}");
     assert!(!host.net.ip("link show").contains("lan0"));
-    hears_the_plant(&plc).await;
+    hears_theplant(&plc).await;
     assert_eq!(states(&host), ["plc0.json", "plc0.taken"]);
     detach(&host, "plc0").await;
     assert!(host.net.ip("link show dev lan0").contains(",UP"));
@@ -95,9 +95,9 @@ async fn a_dedicated_link_moves_and_comes_back() {
     let bare = with_type(&plc, "type: dedicated").replace("addresses: [192.0.2.7/24]\ngateway: 192.0.2.1\n", "");
     let nic = attach(&host, &bare).await;
     becomes(&nic, "up").await;
-    _plant.ip("link set plant0 down");
+    plant.ip("link set plant0 down");
     becomes(&nic, "no-carrier").await;
-    _plant.ip("link set plant0 up");
+    plant.ip("link set plant0 up");
     becomes(&nic, "up").await;
     // The name is somebody else's by now.
     host.net.ip("link add lan0 type bridge");

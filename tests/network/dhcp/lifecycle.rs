@@ -46,7 +46,7 @@ async fn a_lease_is_had_with_all_that_comes_with_it_and_given_back() {
     println!("{}", capture.transcript("DHCP: start and release"));
     let messages = capture.dhcp();
     let set = capture.announced(messages[3].yours).expect("the address is announced");
-    let (exchange, rest) = (messages[3].at - messages[0].at, set - messages[3].at);
+    let (exchange, rest) = (messages[3].at.saturating_sub(messages[0].at), set.saturating_sub(messages[3].at));
     println!("from DISCOVER to ACK {exchange:?}, until the address is set {rest:?} more");
 }
 
