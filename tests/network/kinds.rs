@@ -82,7 +82,7 @@ async fn a_dedicated_link_moves_and_comes_back() {
     let shown = plc.ip("address show dev plc0");
     assert!(shown.contains("192.0.2.7/24") && shown.contains(&mac), "{shown}");
     assert!(!host.net.ip("link show").contains("lan0"));
-    hears_theplant(&plc).await;
+    hears_the_plant(&plc).await;
     assert_eq!(states(&host), ["plc0.json", "plc0.taken"]);
     detach(&host, "plc0").await;
     assert!(host.net.ip("link show dev lan0").contains(",UP"));
