@@ -221,8 +221,14 @@ impl<'b> Run<'b> {
             Flow::TakenBack(stop) => {
                 self.command(Verb::Install(2), &[stop], false).await?;
                 self.calm().await?;
-                self.command(Verb::Rollback, &[], false).await?;
-                self.calm().await?;
+                // Whoever got no answer asks again.
+                for _ in 0..5 {
+                    self.command(Verb::Rollback, &[], false).await?;
+                    self.calm().await?;
+                    if self.told.last().is_none_or(|(_, told)| *told != Told::Gone) {
+                        break;
+                    }
+                }
             }
         }
         self.finish().await
