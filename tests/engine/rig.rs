@@ -184,7 +184,7 @@ impl Host {
     }
 
     /// Waits for the end of a Job: its result, and the kind and message of its error.
-    pub async fn end_of(&self, job: OwnedObjectPath) -> (String, String, String) {
+    pub async fn end_of(&self, job: zbus::OwnedObjectPath) -> (String, String, String) {
         let job =
             JobProxy::builder(&self.client).path(job).cache_properties(CacheProperties::No).build().await.unwrap();
         let result = tokio::time::timeout(PATIENCE, job.wait()).await.expect("the Job ends").unwrap();

@@ -343,10 +343,9 @@ async fn a_wireless_parent_has_routed_nics_only() {
     let used_by = host.link(&name).await.used_by().await.unwrap();
     assert_eq!(used_by[0].as_str(), "/org/orchestratord1/nic/plc0");
 
-    // The kernel forgets the answers of a link that goes down.
+    // The kernel forgets the answers of a link that goes down; the daemon may have set them again by the time it says so.
     host.net.ip("link set lan0 down");
     becomes(&nic, "no-carrier").await;
-    assert!(!host.net.ip("neighbour show proxy").contains("192.0.2.7 "));
     host.net.ip("link set lan0 up");
     until("the host answers again", async || host.net.ip("neighbour show proxy").contains("192.0.2.7 ").then_some(()))
         .await;

@@ -188,6 +188,9 @@ impl Machine {
                 Vec::new()
             }
             Event::Clear if self.stage == Stage::Right => vec![Effect::Announce],
+            // Whether somebody has an address that is in use cannot be asked while the cable is out. That is no reason to take
+            // the link away.
+            Event::Failed(_) if self.stage == Stage::Right => Vec::new(),
             Event::Taken(error) | Event::Failed(error) if self.stage != Stage::Nothing => self.fail(error),
             Event::LinkGone if matches!(self.stage, Stage::Probing | Stage::Configuring | Stage::Right) => {
                 self.start_over()

@@ -53,6 +53,8 @@ fn a_cable_that_is_pulled_changes_the_state_and_nothing_else() {
     machine.step(Event::Configured);
     assert_eq!(machine.step(Event::Parent(Some(Parent { carrier: false, ..PARENT }))), []);
     assert_eq!(machine.state(), "no-carrier");
+    // Nothing can be asked meanwhile, which takes nothing away.
+    assert_eq!(machine.step(Event::Failed(error())), []);
     assert_eq!(machine.step(Event::Parent(Some(PARENT))), []);
     assert_eq!(machine.state(), "up");
 }
