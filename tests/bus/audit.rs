@@ -26,7 +26,8 @@ async fn calls_that_change_something_are_written_down_with_their_end() {
     let uid = nix::unistd::Uid::effective().as_raw();
     let root = "/org/orchestratord1";
     let update = "org.orchestratord1.Update";
-    let (done, reporter) = tokio::join!(call(&bus, root, &[update, "Resume", "a{sv}", "0"]), daemon.domain.accept());
+    let resume = [update, "Resume", "a{sv}", "0"];
+    let (done, reporter) = tokio::join!(call(&bus, root, &resume), daemon.domain.accept());
     assert!(done);
     assert!(!call(&bus, root, &[update, "Resume", "a{sv}", "1", "typo", "s", "x"]).await);
     let detach = ["org.orchestratord1.Network", "DetachNic", "sa{sv}", "plc0", "0"];

@@ -375,14 +375,14 @@ proptest! {
 
 #[test]
 fn booleans_are_true_and_false_and_nothing_else() {
-    assert_eq!(value("value: true\n", Field::boolean), Ok(true));
-    assert_eq!(value("value: false\n", Field::boolean), Ok(false));
+    assert_eq!(value("value: true\n", |field| field.boolean()), Ok(true));
+    assert_eq!(value("value: false\n", |field| field.boolean()), Ok(false));
     for text in ["yes", "True", "1", "\"true\"", "on"] {
-        let error = value(&format!("value: {text}\n"), Field::boolean).unwrap_err();
+        let error = value(&format!("value: {text}\n"), |field| field.boolean()).unwrap_err();
         assert!(error.starts_with("f:1:8: \"value\" must be true or false, but it is \""), "{error}");
     }
     assert_eq!(
-        value("value: []\n", Field::boolean),
+        value("value: []\n", |field| field.boolean()),
         Err("f:1:8: \"value\" must be true or false, but it is a list.".to_owned())
     );
 }
