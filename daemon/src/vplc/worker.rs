@@ -211,7 +211,10 @@ impl Worker {
                     }
                 }
                 self.tell();
-                events.extend(self.judge());
+                // Not halfway through what a command means: a restart would be over before it has begun.
+                if events.is_empty() {
+                    events.extend(self.judge());
+                }
             }
             let running = self.machine.has_programs();
             if let Some(job) = self.shelf.tend(&self.tools, &self.spec.name, running).await {

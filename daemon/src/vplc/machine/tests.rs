@@ -180,7 +180,8 @@ fn what_runs_is_adopted_and_never_stopped() {
     let Condition::Running { pid, .. } = world.sight.runtime.as_ref().unwrap().condition else { panic!() };
     assert_eq!(world.done.last(), Some(&Effect::AttachNics { pid }));
     assert_eq!(world.count(&Effect::StopRuntime), 0);
-    // With the next start it gets a holder again.
+    // With the next start, once it is its turn, it gets a holder again.
+    world.tell(Event::Turn);
     world.crash(1);
     world.settle();
     assert!(world.running() && world.sight.holder.is_some());
