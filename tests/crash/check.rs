@@ -209,7 +209,10 @@ async fn over(run: &Run<'_>, scenario: &Scenario) -> Result<()> {
     ensure!(state == "idle", "the deployment is still open: the daemon is \"{state}\"");
     for entry in fs::read_dir(run.bed.path("state"))? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let known = matches!(name.as_str(), "lock" | "last.json" | "last.json.new" | "manifests" | "work" | "queries");
+        let known = matches!(
+            name.as_str(),
+            "lock" | "last.json" | "last.json.new" | "manifests" | "work" | "queries" | "audit"
+        );
         ensure!(known, "\"{name}\" is left in the state directory");
     }
     ensure!(!run.bed.path("state/manifests/in-progress").exists(), "a Manifest is left in progress");

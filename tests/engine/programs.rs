@@ -53,9 +53,9 @@ impl Plant {
             let (mut good, mut failed) = (0, 0);
             while !end.load(Ordering::SeqCst) {
                 if modbus_registers(&mut stream).is_some() {
-                    good += 1
+                    good += 1;
                 } else {
-                    failed += 1
+                    failed += 1;
                 }
                 thread::sleep(Duration::from_millis(20));
             }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use orchestrator_tests::binary;
 use orchestrator_tests::bus::Bus;
+use orchestratord_dbus::zbus::Connection;
 use orchestratord_dbus::zbus::proxy::CacheProperties;
-use orchestratord_dbus::zbus::{Connection, OwnedObjectPath};
 use orchestratord_dbus::{JobProxy, Options, VplcProxy, VplcsProxy, error_reply};
 use tempfile::TempDir;
 
@@ -156,7 +156,7 @@ impl Host {
             let Ok(entries) = fs::read_dir(self.place.path().join("state").join(directory)) else { continue };
             files.extend(entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()));
         }
-        files.retain(|name| !Path::new(name).extension().is_some_and(|end| end == "mac"));
+        files.retain(|name| Path::new(name).extension().is_none_or(|end| end != "mac"));
         files.sort();
         files
     }

@@ -55,7 +55,10 @@ async fn another_certificate_is_an_error_that_names_both_and_gets_no_password() 
     }
     // Whoever made the new container says so.
     bed.programs.runtime().expect_new_certificate().unwrap();
-    assert_eq!(bed.programs.runtime().plc().await.unwrap(), PlcState::Running);
+    // It has just been started, and starts its program by itself.
+    while bed.programs.runtime().plc().await.unwrap() != PlcState::Running {
+        tokio::time::sleep(PATIENCE.pace).await;
+    }
     let new = bed.programs.runtime().credentials().certificate.unwrap();
     assert_ne!(new, known);
     bed.reopen();

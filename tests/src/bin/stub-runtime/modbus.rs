@@ -43,7 +43,7 @@ async fn connection(plc: Plc, mut stream: TcpStream, always: bool) {
             let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
             let mut request = vec![0; length.saturating_sub(1).min(260)];
             stream.read_exact(&mut request).await?;
-            let answer = answer(&request, &plc.registers());
+            let answer = answer(&request, plc.registers());
             let mut reply = head[..4].to_vec();
             reply.extend(u16::try_from(answer.len() + 1).unwrap().to_be_bytes());
             reply.push(head[6]);
@@ -61,7 +61,7 @@ async fn connection(plc: Plc, mut stream: TcpStream, always: bool) {
     }
 }
 
-fn answer(request: &[u8], registers: &Registers) -> Vec<u8> {
+fn answer(request: &[u8], registers: Registers) -> Vec<u8> {
     let [function @ (3 | 4), a, b, c, d] = *request else {
         // Illegal function.
         return vec![request.first().copied().unwrap_or(0) | 0x80, 1];

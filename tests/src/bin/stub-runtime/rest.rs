@@ -50,10 +50,10 @@ pub fn tls(work: &Path) -> rustls::ServerConfig {
 }
 
 fn pem(label: &str, der: &[u8]) -> String {
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64(der, b"+/", true))
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", base64(der, *b"+/", true))
 }
 
-fn base64(bytes: &[u8], last: &[u8; 2], padded: bool) -> String {
+fn base64(bytes: &[u8], last: [u8; 2], padded: bool) -> String {
     let mut digits: Vec<u8> = (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').collect();
     digits.extend(last);
     let mut text = String::new();
@@ -111,14 +111,13 @@ impl Rest {
     pub fn new(plc: Plc, data: PathBuf, work: PathBuf) -> Self {
         let mut secret = [0; 32];
         let kept = store::read(&data.join(".env"), 64).expect("the secrets");
-        match kept.as_deref() {
-            Some(kept) => secret.copy_from_slice(&kept[..32]),
-            None => {
-                SystemRandom::new().fill(&mut secret).expect("randomness");
-                store::replace(&data.join(".env"), &secret).expect("the secrets are kept");
-                // As the real one: new secrets fit no old user.
-                store::remove_file(&data.join("restapi.json")).expect("the users are gone");
-            }
+        if let Some(kept) = kept.as_deref() {
+            secret.copy_from_slice(&kept[..32]);
+        } else {
+            SystemRandom::new().fill(&mut secret).expect("randomness");
+            store::replace(&data.join(".env"), &secret).expect("the secrets are kept");
+            // As the real one: new secrets fit no old user.
+            store::remove_file(&data.join("restapi.json")).expect("the users are gone");
         }
         Self { plc, data, work, secret: hmac::Key::new(hmac::HMAC_SHA256, &secret), lock: Mutex::new(()) }
     }
@@ -149,7 +148,7 @@ impl Rest {
                 let answer = Response::builder().status(302).header("Location", "https://127.0.0.1:1/api/status");
                 return Ok(answer.body(Either::Left(Full::default())).unwrap());
             }
-            "huge" => return endless(&[b' '; 65_536], None),
+            "huge" => return endless(&[b' '; 16_384], None),
             "drip" => return endless(b" ", Some(Duration::from_millis(50))),
             "hang" => std::future::pending().await,
             "reset" => return Err(std::io::ErrorKind::ConnectionReset.into()),
@@ -173,9 +172,10 @@ impl Rest {
         match (&head.method, path) {
             (&Method::GET, "version") => return (200, json!({"version": version()})),
             (&Method::GET, "get-users-info") if token.is_none() => {
-                return match self.users().is_empty() {
-                    true => (404, json!({"msg": "No users found"})),
-                    false => (200, json!({"msg": "Users found"})),
+                return if self.users().is_empty() {
+                    (404, json!({"msg": "No users found"}))
+                } else {
+                    (200, json!({"msg": "Users found"}))
                 };
             }
             (&Method::POST, "create-user") => return self.create_user(&body, user.is_some()),
@@ -248,16 +248,16 @@ impl Rest {
             return (401, Value::String("Wrong username or password".to_owned()));
         }
         let valid: u64 = crate::variable("STUB_TOKEN_SECONDS", "900").parse().expect("seconds");
-        let head = base64(br#"{"alg":"HS256","typ":"JWT"}"#, b"-_", false);
-        let claims = base64(json!({"sub": name, "exp": now() + valid}).to_string().as_bytes(), b"-_", false);
+        let head = base64(br#"{"alg":"HS256","typ":"JWT"}"#, *b"-_", false);
+        let claims = base64(json!({"sub": name, "exp": now() + valid}).to_string().as_bytes(), *b"-_", false);
         let signed = hmac::sign(&self.secret, format!("{head}.{claims}").as_bytes());
-        (200, json!({"access_token": format!("{head}.{claims}.{}", base64(signed.as_ref(), b"-_", false))}))
+        (200, json!({"access_token": format!("{head}.{claims}.{}", base64(signed.as_ref(), *b"-_", false))}))
     }
 
     /// Whose token this is, if it is a good one.
     fn token_of(&self, token: &str) -> Option<String> {
         let (signed, signature) = token.rsplit_once('.')?;
-        if base64(hmac::sign(&self.secret, signed.as_bytes()).as_ref(), b"-_", false) != signature {
+        if base64(hmac::sign(&self.secret, signed.as_bytes()).as_ref(), *b"-_", false) != signature {
             return None;
         }
         let claims = from_base64url(signed.split_once('.')?.1)?;
@@ -292,7 +292,7 @@ fn hash(name: &str, word: &str) -> String {
     let mut out = [0; 32];
     let rounds = NonZeroU32::new(1000).unwrap();
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, name.as_bytes(), word.as_bytes(), &mut out);
-    base64(&out, b"+/", false)
+    base64(&out, *b"+/", false)
 }
 
 fn version() -> String {
