@@ -65,6 +65,9 @@ Exit codes:
    30  invalid specification of a NIC
    31  there is no such network link
    32  somebody else has the network address
+   33  the network link carries the default route of the host
+   34  somebody else uses the network link
+   35  the network link does not serve the purpose
    40  invalid specification of a vPLC
    41  there is no such vPLC
    42  the container engine cannot be reached
@@ -72,6 +75,10 @@ Exit codes:
    44  an image cannot be had
    45  something that is not ours has the name of a container or volume
    46  a vPLC ended by itself too often, or does not get healthy
+   50  invalid PLC program
+   51  the runtime of a vPLC does not answer as it should
+   52  the runtime of a vPLC is not the one that it was
+   53  a PLC program does not compile or does not run
   130  interrupted by Ctrl-C; the deployment goes on
   143  asked to terminate; the deployment goes on";
 
