@@ -182,6 +182,12 @@ impl Record {
             let reason = "it does not have the Components of the plan".to_owned();
             return Err(RecordError::Damaged { path, reason });
         }
+        // With nobody in it, nobody would ever report, and the deployment would wait for ever.
+        let at_work = deployment.head.phase.order();
+        if let Some(order) = at_work.filter(|order| deployment.members.iter().all(|member| member.order != *order)) {
+            let reason = format!("it is at work on the order group {order}, which has no Component");
+            return Err(RecordError::Damaged { path, reason });
+        }
         let record = Self { directory, journal, saved: deployment.clone() };
         Ok(Some(Found { record, plan, deployment, torn: found.tail == Tail::Torn }))
     }
@@ -311,7 +317,7 @@ fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8], path: &Path) -> Result<T, Re
 mod tests {
     use super::*;
     use crate::update::handle::RunOptions;
-    use crate::update::machine::{Activity, Event, Outcome};
+    use crate::update::machine::{Activity, Event, Outcome, Phase};
 
     fn deployment() -> Deployment {
         Deployment::new([1, 1], RunOptions::default())
@@ -434,6 +440,18 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replacen('1', "2", 1)).unwrap();
         assert!(matches!(Record::open(datastore.path()), Err(RecordError::Damaged { .. })));
+    }
+
+    #[test]
+    fn an_order_group_without_a_component_is_damage() {
+        let datastore = tempfile::tempdir().unwrap();
+        let mut deployment = deployment();
+        let mut record = Record::create(datastore.path(), "", &plan(), deployment.clone()).unwrap();
+        deployment.head.phase = Phase::Group(Activity::Install, 96);
+        record.save(&deployment, true).unwrap();
+        drop(record);
+        let error = Record::open(datastore.path()).unwrap_err();
+        assert!(error.to_string().contains("order group 96"), "{error}");
     }
 
     /// Both copies of an entry in the middle are gone: going on from the state before it would forget what was done.

@@ -225,6 +225,16 @@ pub enum Phase {
     Done,
 }
 
+impl Phase {
+    /// The order group that this is about.
+    pub const fn order(self) -> Option<u32> {
+        match self {
+            Self::Group(_, order) | Self::HostReboot(order) | Self::HostRollbackReboot(order) => Some(order),
+            _ => None,
+        }
+    }
+}
+
 /// Why an open deployment rests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Rest {
