@@ -158,6 +158,8 @@ pub fn start_daemon(mut command: Command, place: &Path, bus: &str) -> anyhow::Re
         .env_remove("WATCHDOG_USEC")
         .env_remove("JOURNAL_STREAM")
         .env("NOTIFY_SOCKET", &notify)
+        // As in the unit of the package.
+        .env("MALLOC_MMAP_THRESHOLD_", "262144")
         .env("DBUS_SYSTEM_BUS_ADDRESS", bus)
         .env("MENDER_ORCHESTRATOR_CONF_DIR", place.join("etc"))
         .env("MENDER_ORCHESTRATOR_TOPOLOGY_DIR", place.join("etc"))

@@ -22,7 +22,7 @@ const CLD_DUMPED: i32 = 3;
 /// Variables that the init system sets for the daemon alone. Programs inherit all others, as those of Mender
 /// Orchestrator do; these would make a program speak for the daemon, or name directories that it cannot see from
 /// outside the daemon's sandbox.
-const PRIVATE_VARIABLES: [&str; 20] = [
+const PRIVATE_VARIABLES: [&str; 21] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
@@ -34,6 +34,7 @@ const PRIVATE_VARIABLES: [&str; 20] = [
     "LISTEN_PID",
     "LOGS_DIRECTORY",
     "MAINPID",
+    "MALLOC_MMAP_THRESHOLD_",
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",

@@ -31,8 +31,15 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 /// Bytes read from a pipe at once.
 const BUFFER_SIZE: usize = 8192;
 /// What the init system tells the daemon and nobody else: a script that answered for the daemon would do harm.
-const PRIVATE_VARIABLES: [&str; 6] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+const PRIVATE_VARIABLES: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "MALLOC_MMAP_THRESHOLD_",
+];
 
 /// Runs each call as a child of the daemon, in a process group of its own.
 #[derive(Debug, Clone)]
