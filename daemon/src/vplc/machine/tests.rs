@@ -1,4 +1,5 @@
 use super::*;
+use crate::vplc::spec::{Restart, Unhealthy};
 
 /// An engine as simple as can be, which does what the machine says.
 struct World {
