@@ -18,6 +18,7 @@ mod mender;
 mod nics;
 mod output;
 mod plan;
+mod programs;
 mod progress;
 mod provides;
 mod pursuit;

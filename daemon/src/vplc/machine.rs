@@ -53,6 +53,12 @@ pub struct Machine {
     proving: bool,
     /// The runtime is to be stopped and started.
     again: bool,
+    /// It is waited for that the runtime gets healthy.
+    awaiting: bool,
+    /// That was in vain.
+    late: bool,
+    /// What is on trial has passed.
+    passed: bool,
     data_gone: bool,
     ends: VecDeque<Duration>,
     restarts: u32,
@@ -76,6 +82,9 @@ impl Machine {
             running: false,
             proving: false,
             again: false,
+            awaiting: false,
+            late: false,
+            passed: false,
             data_gone: false,
             ends: VecDeque::new(),
             restarts: 0,
@@ -135,10 +144,15 @@ impl Machine {
             return None;
         }
         if let Some(latch) = self.rules.latch.as_ref().filter(|_| self.rules.wanted == Wanted::Running) {
-            return Some(Err(latched(name, latch)));
+            return Some(Err(if self.rules.trial { ended(name, latch) } else { latched(name, latch) }));
         }
         match self.wellness() {
             Some(_) if self.proving && self.rules.wanted == Wanted::Running => None,
+            Some(Wellness::Starting) if self.rules.wanted == Wanted::Running && self.late => {
+                let seconds = self.rules.health_limit.as_secs();
+                let message = format!("The vPLC \"{name}\" runs, but it did not get healthy within {seconds} s.");
+                Some(Err(Error::new(Kind::VplcFailed, message)))
+            }
             Some(Wellness::Starting) if self.rules.wanted == Wanted::Running => None,
             Some(Wellness::Unhealthy) if self.rules.wanted == Wanted::Running => {
                 Some(Err(Error::new(Kind::VplcFailed, format!("The vPLC \"{name}\" runs, but it is not healthy."))))
@@ -190,8 +204,14 @@ impl Machine {
                 self.doing = None;
                 self.see(sight, now, &mut effects);
             }
-            Event::Done => self.done(&mut effects),
+            Event::Done | Event::Claimed(_) => self.done(&mut effects),
+            Event::Ended => {
+                self.doing = None;
+                self.stirred = true;
+            }
             Event::Proved => self.proving = false,
+            // A runtime that was started anew since has time of its own.
+            Event::Late => self.late = self.awaiting,
             Event::Failed(error) => {
                 // The containers may be otherwise than they were seen: look before the next try.
                 self.stirred = true;
@@ -216,6 +236,10 @@ impl Machine {
             } else {
                 self.error = None;
                 self.failures = 0;
+                if !self.awaiting && self.wellness() == Some(Wellness::Starting) {
+                    self.awaiting = true;
+                    effects.push(Effect::Await(self.rules.health_limit));
+                }
             }
         }
         effects
@@ -231,6 +255,8 @@ impl Machine {
         self.rules = rules;
         self.turn = true;
         self.again = false;
+        self.passed = false;
+        (self.awaiting, self.late) = (false, false);
         self.forgive();
     }
 
@@ -249,10 +275,12 @@ impl Machine {
             Some(Effect::AttachNics { pid }) => self.nics = Nics::At(pid),
             Some(Effect::DetachNics) => self.nics = Nics::Gone,
             Some(Effect::Claim { container }) => self.rules.claim = Some(Claim { container: Some(container) }),
+            Some(Effect::ProvePlc { .. }) => self.passed = true,
             Some(Effect::RemoveData) => self.data_gone = true,
             Some(Effect::StartRuntime) => {
                 self.running = true;
                 self.proving = true;
+                (self.awaiting, self.late) = (false, false);
                 self.again = false;
                 self.stirred = true;
                 effects.push(Effect::Prove(PROOF));
@@ -280,7 +308,9 @@ impl Machine {
             _ => None,
         };
         let up = matches!(sight.runtime.as_ref().map(|runtime| runtime.condition), Some(Condition::Running { .. }));
-        let fell = self.running && !up && self.rules.wanted == Wanted::Running && !self.again;
+        // The end of one that is about to be replaced says nothing about the one that is wanted.
+        let current = sight.runtime.as_ref().is_some_and(|runtime| runtime.generation == self.rules.generation);
+        let fell = self.running && !up && current && self.rules.wanted == Wanted::Running && !self.again;
         self.sight = Some(sight);
         self.running = up;
         if !fell || self.rules.latch.is_some() {
@@ -295,6 +325,7 @@ impl Machine {
         }
         let often = u32::try_from(self.ends.len()).unwrap_or(u32::MAX) >= restart.limit;
         let last = match restart.policy {
+            _ if self.rules.trial => true,
             Policy::Always => often,
             Policy::OnFailure => often || exit.code == 0,
             Policy::Never => true,
@@ -317,7 +348,10 @@ impl Machine {
         let ends = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         let latch = Latch { exit_code: exit.code, out_of_memory: exit.out_of_memory, ends, lines };
         self.rules.latch = Some(latch.clone());
-        effects.push(Effect::KeepLatch(latch));
+        // What was on trial is taken back, so there is nothing to keep.
+        if !self.rules.trial {
+            effects.push(Effect::KeepLatch(latch));
+        }
     }
 }
 
@@ -327,6 +361,16 @@ fn pid(container: Option<&Container>) -> Option<i32> {
         Condition::Running { pid, .. } => Some(pid),
         _ => None,
     }
+}
+
+/// Why a change of a vPLC that was on trial has failed, as an error.
+fn ended(name: &str, latch: &Latch) -> Error {
+    let memory = if latch.out_of_memory { ", because memory ran out" } else { "" };
+    let last = latch.lines.last().map(|line| format!(" Its last line was: {line}")).unwrap_or_default();
+    let code = latch.exit_code;
+    let message =
+        format!("The vPLC \"{name}\" ended by itself with exit code {code}{memory} after it was changed.{last}");
+    Error::new(Kind::VplcFailed, message)
 }
 
 /// Why a vPLC is not started any more, as an error.

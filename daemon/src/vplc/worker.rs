@@ -13,16 +13,17 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
-use self::jobs::{Undo, Work};
+use self::jobs::Work;
 use self::programs::Shelf;
 use super::engine::{Engine, Wellness};
 use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
 use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
+use super::program::Programs;
 use super::spec::{Desired, Spec, Unhealthy};
 use super::store::{Latch, Pinned, Record, Store, Wanted};
 use crate::core::error::Error;
-use crate::core::job::{Job, JobReporter, JobResult, Jobs};
+use crate::core::job::{Job, JobReporter, Jobs};
 
 /// The first wait before what failed is tried again; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -57,6 +58,8 @@ pub enum Command {
     Order(Order, JobReporter),
     /// An operator wants something of its program; the last one is the caller.
     Program(ProgramOrder, JobReporter, u32),
+    /// Hand out its programs, to look at them.
+    Programs(oneshot::Sender<Result<Arc<Programs>, Error>>),
     /// Start again although the latch has fallen.
     Reset(oneshot::Sender<Result<(), Error>>),
 }
@@ -123,14 +126,22 @@ impl Worker {
     ) -> Result<Self, Box<(Error, JobReporter)>> {
         let Prepared { spec, text, image } = prepared;
         let wanted = spec.state.map_or(Wanted::Running, wanted);
-        let record = Record { spec: text, generation: 1, wanted, image, latch: None };
+        let record = Record { spec: text, generation: 1, newest: 1, wanted, image, latch: None, trial: None };
         if let Err(error) = tools.store.keep(&spec.name, &record) {
             return Err(Box::new((error, reporter)));
         }
         let mut worker = Self::found(tools, spec, record, false);
         worker.machine.step(Event::Turn);
-        worker.work = Some(Work { reporter, undo: Undo::Forget { keep_data }, cause: None });
+        worker.work = Some(Work::making(reporter, keep_data));
         Ok(worker)
+    }
+
+    /// A vPLC of which a change was on trial when the daemon ended: it is as before from now on, and the Job sees to it. `plc` if
+    /// its PLC has to run.
+    pub fn interrupted(tools: Tools, spec: Spec, before: Record, plc: bool) -> (Self, Job) {
+        let mut worker = Self::found(tools, spec, before, false);
+        let job = worker.resume_return(plc);
+        (worker, job)
     }
 
     /// Name of the vPLC.
@@ -143,6 +154,7 @@ impl Worker {
         let mut doing: Option<BoxFuture<'static, Event>> = None;
         let mut pause: Option<BoxFuture<'static, ()>> = None;
         let mut proof: Option<BoxFuture<'static, ()>> = None;
+        let mut health: Option<BoxFuture<'static, ()>> = None;
         let mut events: VecDeque<Event> = VecDeque::new();
         self.tell();
         loop {
@@ -174,6 +186,10 @@ impl Worker {
                     proof = None;
                     events.push_back(Event::Proved);
                 }
+                () = wait(&mut health) => {
+                    health = None;
+                    events.push_back(Event::Late);
+                }
             }
             while let Some(event) = events.pop_front() {
                 self.remark(&event);
@@ -182,6 +198,7 @@ impl Worker {
                         Effect::KeepLatch(latch) => self.latch(latch),
                         Effect::Pause(delay) => pause = Some(sleep(delay).boxed()),
                         Effect::Prove(time) => proof = Some(sleep(time).boxed()),
+                        Effect::Await(time) => health = Some(sleep(time).boxed()),
                         Effect::Retry { failures } => pause = Some(sleep(retry_after(failures)).boxed()),
                         Effect::Vanish => match self.tools.store.forget(&self.spec.name) {
                             Ok(()) => return self.vanish(),
@@ -218,6 +235,11 @@ impl Worker {
                 self.shelf.begin(&self.spec.name, order, reporter, caller, running);
                 Vec::new()
             }
+            Command::Programs(reply) => {
+                // A caller who has gone away needs no answer.
+                drop(reply.send(self.shelf.programs(&self.spec.name)));
+                Vec::new()
+            }
             Command::Reset(reply) => {
                 let record = Record { latch: None, ..self.record.clone() };
                 let events = self.change(self.spec.clone(), record);
@@ -240,9 +262,8 @@ impl Worker {
         let name = self.spec.name;
         self.tools.status.send_modify(|status| drop(status.vplcs.remove(&name)));
         drop(self.tools.words.send(Word::Vanished(name)));
-        if let Some(Work { reporter, cause, .. }) = self.work.take() {
-            let result = if cause.is_some() { JobResult::Failed } else { JobResult::Done };
-            reporter.finish(result, cause);
+        if let Some(work) = self.work.take() {
+            work.vanished();
         }
     }
 
@@ -260,6 +281,7 @@ impl Worker {
         }
         match event {
             Event::Failed(error) => tracing::warn!(vplc = self.spec.name, "{error}"),
+            Event::Claimed(lost) => self.shelf.note_claim(lost.clone()),
             // The newest record was lost. A PLC is not restarted for that: what runs is what was wanted.
             Event::Seen(Sight { runtime: Some(runtime), .. }, _) if self.older => {
                 self.older = false;
@@ -298,7 +320,10 @@ impl Worker {
             restarts: self.machine.restarts(),
             plc: self.shelf.plc(),
             program: self.shelf.active().cloned(),
-            error: self.machine.error().cloned().or(latch.map(|latch| latched(&self.spec.name, latch))),
+            versions: self.shelf.versions(),
+            error: (self.machine.error().cloned())
+                .or_else(|| latch.map(|latch| latched(&self.spec.name, latch)))
+                .or_else(|| self.shelf.lost().cloned()),
         };
         if status.container != self.told.container {
             status.since = now_micros();
@@ -324,6 +349,8 @@ fn rules(spec: &Spec, record: &Record, shelf: &Shelf) -> Rules {
         unhealthy: spec.health.as_ref().map_or(Unhealthy::Report, |health| health.on_unhealthy),
         latch: record.latch.clone(),
         claim: spec.program.as_ref().map(|_| Claim { container: shelf.claimed() }),
+        trial: record.trial.is_some(),
+        health_limit: spec.health_limit(),
     }
 }
 

@@ -22,7 +22,8 @@ impl Machine {
         let holder_pid = pid(holder);
         if let Some((runtime, pid)) = sight.runtime.as_ref().zip(pid(sight.runtime.as_ref())) {
             if current(&runtime) && !self.again {
-                if self.rules.unhealthy == Unhealthy::Restart && self.wellness() == Some(Wellness::Unhealthy) {
+                let ill = self.wellness() == Some(Wellness::Unhealthy);
+                if ill && self.rules.unhealthy == Unhealthy::Restart && !self.rules.trial {
                     // Counted like an end of its own: `running` stays set until it is seen to have ended.
                     return Some(Effect::StopRuntime);
                 }
@@ -30,7 +31,7 @@ impl Machine {
                     return Some(Effect::Claim { container: runtime.id.clone() });
                 }
                 // It is never stopped for its NICs; they follow it, also if somebody killed the holder.
-                return self.attach(holder_pid.unwrap_or(pid));
+                return self.attach(holder_pid.unwrap_or(pid)).or_else(|| self.proof(runtime));
             }
             // Whatever may fail without harm is tried while the old one still runs.
             let ready = self.image || current(&runtime);
@@ -67,6 +68,13 @@ impl Machine {
     /// Whether nobody else can make it his own any more.
     pub(super) fn is_claimed(&self, runtime: &Container) -> bool {
         self.rules.claim.as_ref().is_none_or(|claim| claim.container.as_deref() == Some(runtime.id.as_str()))
+    }
+
+    /// What is on trial is well and on the network: then the PLC is looked at once more.
+    fn proof(&self, runtime: &Container) -> Option<Effect> {
+        let well = matches!(self.wellness(), Some(Wellness::Healthy | Wellness::Unknown));
+        let due = self.rules.trial && !self.passed && !self.proving && well;
+        due.then(|| Effect::ProvePlc { container: runtime.id.clone() })
     }
 
     fn attach(&self, pid: i32) -> Option<Effect> {

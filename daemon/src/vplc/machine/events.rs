@@ -22,6 +22,10 @@ pub struct Rules {
     pub latch: Option<Latch>,
     /// The container that the runtime was claimed in; none if nobody claims it.
     pub claim: Option<Claim>,
+    /// This generation is on trial: the first end of its runtime by itself is the last, and its PLC is proved.
+    pub trial: bool,
+    /// How long it may take until the runtime is healthy.
+    pub health_limit: Duration,
 }
 
 /// The daemon makes the runtime its own, once in each container and before that is on any network.
@@ -62,6 +66,10 @@ pub enum Event {
     Seen(Sight, Duration),
     /// The effect is done.
     Done,
+    /// The runtime is the daemon's own, with this reason if its program does not run there.
+    Claimed(Option<Error>),
+    /// The runtime ended while it was claimed or its PLC was proved.
+    Ended,
     /// The effect failed.
     Failed(Error),
     /// The last lines of output.
@@ -70,6 +78,8 @@ pub enum Event {
     PauseOver,
     /// The runtime had time enough to show whether it stays.
     Proved,
+    /// The runtime had time enough to get healthy.
+    Late,
 }
 
 /// What to do.
@@ -97,6 +107,11 @@ pub enum Effect {
         /// What the engine calls it.
         container: String,
     },
+    /// See that the PLC runs, if it has to.
+    ProvePlc {
+        /// What the engine calls the container of the runtime.
+        container: String,
+    },
     /// Stop the runtime, with the grace it has.
     StopRuntime,
     /// Remove the runtime.
@@ -117,6 +132,8 @@ pub enum Effect {
     Pause(Duration),
     /// Report `Proved` after this time.
     Prove(Duration),
+    /// Report `Late` after this time.
+    Await(Duration),
     /// Report `PauseOver` after a while that grows with the number of failures before.
     Retry {
         /// Failures in a row before this one.

@@ -1,26 +1,34 @@
 //! How a worker does what its machine says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::time::sleep;
 
-use super::jobs::Undo;
 use super::{LAST_LINES, Tools, Worker};
 use crate::core::error::Error;
-use crate::vplc::engine::{Engine, EngineError, Plan, Role};
+use crate::vplc::engine::{Condition, Engine, EngineError, Plan, Role};
 use crate::vplc::machine::{Effect, Event, Sight};
 use crate::vplc::spec::Spec;
 use crate::vplc::store::Pinned;
+
+/// Between two looks whether a runtime is still there that something is done with.
+const LOOK_PACE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Begins what takes time.
     pub(super) fn begin(&self, effect: Effect) -> BoxFuture<'static, Event> {
         let Tools { engine, nics, store, .. } = self.tools.clone();
+        // What is on trial goes back to what was before if it does not run the program.
+        let plc = self.record.trial.as_ref().is_some_and(|trial| trial.plc);
         if let Effect::Claim { container } = effect {
-            // A runtime of another image that does not run the program goes back to the one before.
-            let strict = self.work.as_ref().is_some_and(|work| matches!(work.undo, Undo::Return(_)));
-            return self.shelf.claim(container, strict);
+            let ended = until_ended(engine, self.spec.name.clone(), container.clone());
+            return unless(ended, self.shelf.claim(container, plc));
+        }
+        if let Effect::ProvePlc { container } = effect {
+            return unless(until_ended(engine, self.spec.name.clone(), container), self.shelf.prove(plc));
         }
         let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
         tracing::debug!(vplc = spec.name, ?effect, "begins");
@@ -56,7 +64,9 @@ impl Worker {
                     Effect::KeepLatch(_)
                     | Effect::Pause(_)
                     | Effect::Prove(_)
+                    | Effect::Await(_)
                     | Effect::Claim { .. }
+                    | Effect::ProvePlc { .. }
                     | Effect::Retry { .. }
                     | Effect::Vanish => {}
                 }
@@ -66,6 +76,35 @@ impl Worker {
             done.unwrap_or_else(Event::Failed)
         }
         .boxed()
+    }
+}
+
+/// Does the work, unless the runtime ends before.
+fn unless(
+    ended: impl Future<Output = ()> + Send + 'static,
+    work: BoxFuture<'static, Event>,
+) -> BoxFuture<'static, Event> {
+    async move {
+        tokio::select! {
+            () = ended => Event::Ended,
+            event = work => event,
+        }
+    }
+    .boxed()
+}
+
+/// Returns when this container of a vPLC does not run any more. Asked now and then, because the machine takes in no events of the
+/// engine while something is done.
+async fn until_ended(engine: Arc<dyn Engine>, vplc: String, container: String) {
+    loop {
+        sleep(LOOK_PACE).await;
+        // An engine that does not answer says nothing about the container.
+        if let Ok(found) = engine.find(&vplc, Role::Runtime).await {
+            let running = |condition| matches!(condition, Condition::Running { .. });
+            if !found.is_some_and(|found| found.id == container && running(found.condition)) {
+                return;
+            }
+        }
     }
 }
 
@@ -91,10 +130,16 @@ pub(super) fn step(effect: &Effect) -> &'static str {
         Effect::AttachNics { .. } => "attaching the NICs",
         Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
         Effect::Claim { .. } => "claiming the runtime",
+        Effect::ProvePlc { .. } => "proving the PLC",
         Effect::StopRuntime => "stopping the runtime",
         Effect::DetachNics => "detaching the NICs",
         Effect::ReadLines => "reading the last output",
         Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => "removing",
-        Effect::KeepLatch(_) | Effect::Pause(_) | Effect::Prove(_) | Effect::Retry { .. } | Effect::Vanish => "ending",
+        Effect::KeepLatch(_)
+        | Effect::Pause(_)
+        | Effect::Prove(_)
+        | Effect::Await(_)
+        | Effect::Retry { .. }
+        | Effect::Vanish => "ending",
     }
 }
