@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use self::desk::Desk;
 use self::image::ImageComponent;
 use self::program::ProgramComponent;
+use crate::args::ComponentKind;
 use crate::block_on;
 use crate::failure::{Failure, SUCCESS};
 use crate::output::print;
@@ -110,7 +111,7 @@ trait Component {
 }
 
 /// Answers a call of an Interface, whose arguments are `words`; returns the exit code.
-pub fn run(interface: &str, words: &[String]) -> Result<u8, Failure> {
+pub fn run(kind: ComponentKind, interface: &str, words: &[String]) -> Result<u8, Failure> {
     let word = words.first().map(String::as_str).unwrap_or_default();
     if !WORDS.contains(&word) {
         return Ok(SUCCESS);
@@ -127,11 +128,9 @@ pub fn run(interface: &str, words: &[String]) -> Result<u8, Failure> {
         _ => {
             let tree = PathBuf::from(words.get(1).map(String::as_str).unwrap_or_default());
             let call = Call { interface: interface.to_owned(), tree, vplc: vplc.clone() };
-            // The Interface may have another name in a Topology; what it is about is in the end of it.
-            return if interface.ends_with("image") {
-                block_on(answer(word, ImageComponent(call)))
-            } else {
-                block_on(answer(word, ProgramComponent(call)))
+            return match kind {
+                ComponentKind::VplcImage => block_on(answer(word, ImageComponent(call))),
+                ComponentKind::VplcProgram => block_on(answer(word, ProgramComponent(call))),
             };
         }
     }

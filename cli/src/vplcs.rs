@@ -23,18 +23,26 @@ use crate::view::{Change, ErrorView, View};
 
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-struct VplcView {
+pub struct VplcView {
+    /// Object path.
     #[serde(skip)]
-    path: String,
-    name: String,
-    desired: String,
-    container: String,
-    runtime: String,
-    image: String,
+    pub path: String,
+    /// Name.
+    pub name: String,
+    /// `running`, `stopped` or `deleted`.
+    pub desired: String,
+    /// What its container does.
+    pub container: String,
+    /// How well the runtime is; empty if nobody asks it.
+    pub runtime: String,
+    /// Name of its image, a blank, and its digest.
+    pub image: String,
     since: String,
     restarts: u64,
-    plc: String,
-    program: Option<ProgramView>,
+    /// What the PLC does; empty if that is not known.
+    pub plc: String,
+    /// The program that is on the runtime.
+    pub program: Option<ProgramView>,
     versions: Vec<ProgramView>,
     spec: String,
     last_error: Option<ErrorView>,
@@ -70,7 +78,8 @@ impl VplcView {
     }
 }
 
-fn vplcs(objects: ManagedObjects) -> BTreeMap<String, VplcView> {
+/// The vPLCs among all objects, by name.
+pub fn vplcs(objects: ManagedObjects) -> BTreeMap<String, VplcView> {
     let mut vplcs = BTreeMap::new();
     for (path, mut interfaces) in objects {
         if let Some(properties) = interfaces.remove(interface::<VplcProxy<'_>>()) {

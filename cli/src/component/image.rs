@@ -44,7 +44,9 @@ impl ImageComponent {
         let path = self.0.tree.join("header/meta-data");
         let bytes = orchestratord::core::store::read(&path, NOTE_LIMIT).map_err(storage)?.unwrap_or_default();
         let read = serde_json::from_slice::<MetaData>(&bytes).map_err(|error| {
-            let message = format!("The meta-data of an Artifact with an image is to be like {{\"reference\": \"NAME:TAG\"}}: {error}.");
+            let message = format!(
+                "The meta-data of an Artifact with an image is to be like {{\"reference\": \"NAME:TAG\"}}: {error}."
+            );
             Failure::new(Kind::InvalidArtifact, message)
         });
         Ok(read?.reference)

@@ -49,8 +49,9 @@ impl ProgramComponent {
         let Self(call) = self;
         let file = payload::open(call)?;
         let mut file = file.ok_or_else(|| call.fail(Kind::InvalidArtifact, "got an Artifact without a program"))?;
-        let hashed = sha256(&mut file).and_then(|hash| io::Seek::rewind(&mut file).map(|()| hash));
-        let hash = hashed.map_err(|error| call.fail(Kind::Failed, &format!("got a program that cannot be read: {error}")))?;
+        let hashed = sha256(&mut file).and_then(|(hash, _)| io::Seek::rewind(&mut file).map(|()| hash));
+        let hash =
+            hashed.map_err(|error| call.fail(Kind::Failed, &format!("got a program that cannot be read: {error}")))?;
         Ok((file, hash))
     }
 }
@@ -72,7 +73,9 @@ impl Component for ProgramComponent {
         let vplc = desk.settled().await?;
         // Better now than when others have installed already.
         if vplc.container != "running" {
-            return Err(call.fail(Kind::NotSupported, &format!("is {}; it takes a program while it runs", vplc.container)));
+            return Err(
+                call.fail(Kind::NotSupported, &format!("is {}; it takes a program while it runs", vplc.container))
+            );
         }
         call.note("before", &Before { number: Self::number(&vplc), running: vplc.plc == "running" })?;
         if !payload::store(call, ARCHIVE_LIMIT)? {
