@@ -22,7 +22,10 @@ type State = (String, String, u64, (Vec<String>, Vec<String>, Vec<String>, usize
 
 async fn state(host: &Host, vplc: &VplcProxy<'_>) -> State {
     let number = shown(host).await["program"]["number"].as_u64().unwrap();
-    (vplc.spec().await.unwrap(), vplc.image().await.unwrap(), number, host.residue())
+    let mut residue = host.residue();
+    // The record before the newest one comes with the first change.
+    residue.2.retain(|file| file != "press1.older");
+    (vplc.spec().await.unwrap(), vplc.image().await.unwrap(), number, residue)
 }
 
 fn marker(host: &Host) -> String {
