@@ -136,7 +136,7 @@ install: ## Install what was built, below DESTDIR.
 	$(call put,644,dbus-interfaces/org.orchestratord1.conf,$(DATADIR)/dbus-1/system.d)
 	$(call put,644,$(wildcard dbus-interfaces/xml/*.xml),$(DATADIR)/dbus-1/interfaces)
 	$(call put,644,dbus-interfaces/polkit/org.orchestratord1.policy,$(DATADIR)/polkit-1/actions)
-	$(call put,755,interfaces/v1/rootfs-image interfaces/v1/single-file,$(DATADIR)/mender-orchestrator/interfaces/v1)
+	$(call put,755,$(addprefix interfaces/v1/,rootfs-image single-file vplc-image vplc-program),$(DATADIR)/mender-orchestrator/interfaces/v1)
 	$(call put,755,mender/mender-orchestrator-manifest,$(DATADIR)/mender/modules/v3)
 	$(call put,755,mender/mender-inventory-mender-orchestrator,$(DATADIR)/mender/inventory)
 	$(call put,755,mender/mender-orchestrator-manifest-gen,$(BINDIR))

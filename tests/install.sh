@@ -55,6 +55,8 @@ lrwxrwxrwx usr/share/mender-orchestrator/interfaces/v1/demo-gateway -> demo-comp
 lrwxrwxrwx usr/share/mender-orchestrator/interfaces/v1/demo-rtos -> demo-component
 -rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/rootfs-image
 -rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/single-file
+-rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/vplc-image
+-rwxr-xr-x usr/share/mender-orchestrator/interfaces/v1/vplc-program
 -rw-r--r-- usr/share/polkit-1/actions/org.orchestratord1.policy
 -rw-r--r-- usr/share/zsh/site-functions/_mender-orchestrator
 -rw-r--r-- usr/share/zsh/site-functions/_orchestratorctl

@@ -245,6 +245,27 @@ pub enum Command {
         #[arg(value_hint = ValueHint::DirPath)]
         directory: PathBuf,
     },
+
+    /// Answer a call of an Interface program; what those of vPLCs do
+    #[command(hide = true)]
+    Interface {
+        /// What is a Component.
+        kind: ComponentKind,
+        /// Name of the Interface.
+        name: String,
+        /// Arguments of the Interface program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// What of a vPLC is a Component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ComponentKind {
+    /// Its PLC program.
+    VplcProgram,
+    /// Its image.
+    VplcImage,
 }
 
 /// What to do with Manifests.

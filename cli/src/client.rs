@@ -86,6 +86,13 @@ impl Properties {
         self.0.get(name)?.try_clone().ok()?.try_into().ok().map(Self)
     }
 
+    /// A list of maps of anything.
+    pub fn dictionaries(&self, name: &str) -> Vec<Self> {
+        let list = self.0.get(name).and_then(|value| value.try_clone().ok());
+        let list = list.and_then(|value| Vec::<HashMap<String, OwnedVariant>>::try_from(value).ok());
+        list.unwrap_or_default().into_iter().map(Self).collect()
+    }
+
     /// A map of texts.
     pub fn map(&self, name: &str) -> Option<HashMap<String, String>> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()

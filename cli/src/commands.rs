@@ -62,9 +62,11 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
             update.reload(Options::new()).await.map_err(|error| Failure::from_bus(&error))?;
             Ok(SUCCESS)
         }
-        Command::Artifact { .. } | Command::Manifest { .. } | Command::Completions { .. } | Command::Man { .. } => {
-            Err(Failure::new(Kind::Failed, "This command needs no daemon."))
-        }
+        Command::Artifact { .. }
+        | Command::Manifest { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Interface { .. } => Err(Failure::new(Kind::Failed, "This command needs no daemon.")),
     }
 }
 

@@ -8,6 +8,7 @@ mod artifact;
 mod check;
 mod client;
 mod commands;
+mod component;
 mod deploy;
 mod failure;
 mod follow;
@@ -18,6 +19,7 @@ mod mender;
 mod nics;
 mod output;
 mod plan;
+mod programs;
 mod progress;
 mod provides;
 mod pursuit;
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Manifest { command: ManifestCommand::Check(arguments) } => check::run(&arguments, json),
         Command::Completions { shell, program } => shell::completions(shell, &program),
         Command::Man { directory } => shell::man(&directory),
+        Command::Interface { kind, name, words } => component::run(kind, &name, &words),
         command => block_on(commands::run(command, json)),
     };
     let code = outcome.unwrap_or_else(|failure| {

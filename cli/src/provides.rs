@@ -29,10 +29,11 @@ pub fn after(tree: &Path) -> Result<(), Failure> {
     let mut now = Vec::new();
     let read = std::io::stdin().lock().take(LIMIT).read_to_end(&mut now);
     read.map_err(|error| Failure::new(Kind::Failed, format!("Cannot read standard input: {error}.")))?;
-    print(&provides(tree, &now)?)
+    print(&of(tree, &now)?)
 }
 
-fn provides(tree: &Path, now: &[u8]) -> Result<String, Failure> {
+/// What a Component provides after the Artifact of this File API directory, as lines, if it provides `now` before.
+pub fn of(tree: &Path, now: &[u8]) -> Result<String, Failure> {
     let header = tree.join("header");
     let line = |name: &str| text(&header.join(name)).map(|line| line.trim_end_matches('\n').to_owned());
     let payload_type = line("payload_type")?;
@@ -97,27 +98,27 @@ mod tests {
                 "artifact_depends":{"board":["x"]},"clears_artifact_provides":["rootfs-image.single-file.*"]}"#,
         );
         assert_eq!(
-            provides(tree.path(), NOW).unwrap(),
+            of(tree.path(), NOW).unwrap(),
             "artifact_group=beta\nartifact_name=app-2\nboard=a=b\nrootfs-image.single-file.version=2\n"
         );
-        assert_eq!(provides(tree.path(), b"").unwrap(), "artifact_name=app-2\nrootfs-image.single-file.version=2\n");
+        assert_eq!(of(tree.path(), b"").unwrap(), "artifact_name=app-2\nrootfs-image.single-file.version=2\n");
     }
 
     #[test]
     fn an_artifact_that_does_not_say_what_it_clears_clears_everything() {
         let tree = tree(r#"{"type":"single-file"}"#);
-        assert_eq!(provides(tree.path(), NOW).unwrap(), "artifact_name=app-2\n");
+        assert_eq!(of(tree.path(), NOW).unwrap(), "artifact_name=app-2\n");
     }
 
     #[test]
     fn what_is_malformed_is_named() {
         let sound = tree("{}");
-        let error = provides(sound.path(), b"no equals sign\n").unwrap_err();
+        let error = of(sound.path(), b"no equals sign\n").unwrap_err();
         assert_eq!(error.exit_code(), Kind::InterfaceFailed.exit_code());
-        let error = provides(tree("[]").path(), NOW).unwrap_err();
+        let error = of(tree("[]").path(), NOW).unwrap_err();
         assert_eq!(error.exit_code(), Kind::InvalidArtifact.exit_code());
         assert!(error.to_string().contains("type-info"), "{error}");
-        let error = provides(Path::new("/nonexistent"), NOW).unwrap_err();
+        let error = of(Path::new("/nonexistent"), NOW).unwrap_err();
         assert!(error.to_string().contains("payload_type"), "{error}");
     }
 }

@@ -17,52 +17,33 @@ use crate::failure::{FAILED, Failure, SUCCESS};
 use crate::input;
 use crate::interrupt::Interrupt;
 use crate::output::{Moment, Table, complain, print, printable, show};
+use crate::programs::{self, ProgramView};
 use crate::progress::{self, Reporter};
 use crate::view::{Change, ErrorView, View};
 
-/// A version of a PLC program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-struct ProgramView {
-    number: u64,
-    sha256: String,
-    size: u64,
-    added: String,
-    by: String,
-}
-
-impl ProgramView {
-    /// None if there is none.
-    fn new(properties: &Properties) -> Option<Self> {
-        let text = |name| properties.text(name).unwrap_or_default();
-        Some(Self {
-            number: properties.number("number")?,
-            sha256: text("sha256"),
-            size: properties.number("size").unwrap_or_default(),
-            added: Moment::from_micros(properties.number("added").unwrap_or_default()).rfc3339(),
-            by: text("by"),
-        })
-    }
-
-    fn line(&self) -> String {
-        let hash: String = self.sha256.chars().take(12).collect();
-        format!("version {} ({hash}), {} by {}", self.number, self.added, self.by)
-    }
-}
-
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-struct VplcView {
+pub struct VplcView {
+    /// Object path.
     #[serde(skip)]
-    path: String,
-    name: String,
-    desired: String,
-    container: String,
-    runtime: String,
-    image: String,
+    pub path: String,
+    /// Name.
+    pub name: String,
+    /// `running`, `stopped` or `deleted`.
+    pub desired: String,
+    /// What its container does.
+    pub container: String,
+    /// How well the runtime is; empty if nobody asks it.
+    pub runtime: String,
+    /// Name of its image, a blank, and its digest.
+    pub image: String,
     since: String,
     restarts: u64,
-    plc: String,
-    program: Option<ProgramView>,
+    /// What the PLC does; empty if that is not known.
+    pub plc: String,
+    /// The program that is on the runtime.
+    pub program: Option<ProgramView>,
+    versions: Vec<ProgramView>,
     spec: String,
     last_error: Option<ErrorView>,
 }
@@ -81,6 +62,7 @@ impl VplcView {
             restarts: properties.number("Restarts").unwrap_or_default(),
             plc: text("Plc"),
             program: properties.dictionary("Program").and_then(|program| ProgramView::new(&program)),
+            versions: properties.dictionaries("Versions").iter().filter_map(ProgramView::new).collect(),
             spec: text("Spec"),
             last_error: properties.error("LastError").and_then(ErrorView::from_pair),
         }
@@ -96,7 +78,8 @@ impl VplcView {
     }
 }
 
-fn vplcs(objects: ManagedObjects) -> BTreeMap<String, VplcView> {
+/// The vPLCs among all objects, by name.
+pub fn vplcs(objects: ManagedObjects) -> BTreeMap<String, VplcView> {
     let mut vplcs = BTreeMap::new();
     for (path, mut interfaces) in objects {
         if let Some(properties) = interfaces.remove(interface::<VplcProxy<'_>>()) {
@@ -141,9 +124,29 @@ pub async fn run(command: VplcCommand, json: bool) -> Result<u8, Failure> {
             let vplc = client.vplc(find(&client, &name).await?.path).await?;
             follow(&client, json, vplc.deploy(zbus::Fd::from(&program), Options::new())).await
         }
-        VplcCommand::Rollback { name } => {
+        VplcCommand::Upgrade { name, reference, archive, pin } => {
+            let archive = archive.as_deref().map(|file| open(file, "image")).transpose()?;
+            let mut options = Options::new();
+            if let Some(archive) = &archive {
+                options.insert("image", zbus::Fd::from(archive).into());
+            }
+            if let Some(pin) = &pin {
+                options.insert("pin", pin.as_str().into());
+            }
             let vplc = client.vplc(find(&client, &name).await?.path).await?;
-            follow(&client, json, vplc.rollback_program(Options::new())).await
+            follow(&client, json, vplc.upgrade(&reference, options)).await
+        }
+        VplcCommand::Rollback { name, version } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            follow(&client, json, vplc.rollback_program(programs::of_version(version))).await
+        }
+        VplcCommand::Export { name, version, file } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            programs::export(&vplc, version, &file).await
+        }
+        VplcCommand::Credentials { name } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            programs::credentials(&vplc, json).await
         }
         VplcCommand::Delete { name, keep_data } => {
             let options = Options::from([("keep-data", keep_data.into())]);
@@ -231,7 +234,12 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
             let value = if value.is_empty() { "-".to_owned() } else { printable(value) };
             format!("{:<12}{value}\n", format!("{name}:"))
         };
-        lines.iter().map(line).collect()
+        let mut text: String = lines.iter().map(line).collect();
+        if !vplc.versions.is_empty() {
+            text.push('\n');
+            text.push_str(&programs::table(&vplc.versions, vplc.program.as_ref()));
+        }
+        text
     })?;
     Ok(SUCCESS)
 }

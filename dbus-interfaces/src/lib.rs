@@ -357,13 +357,25 @@ pub trait Vplc {
     #[zbus(allow_interactive_auth)]
     fn restart(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
+    /// Gives it another image, and nothing else, and returns the Job. Options: `image` h, `pin` s.
+    #[zbus(allow_interactive_auth)]
+    fn upgrade(&self, reference: &str, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
     /// Puts a PLC program (a zip archive, an open regular file) on its runtime and returns the Job. No options.
     #[zbus(allow_interactive_auth)]
     fn deploy(&self, program: zbus::Fd<'_>, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
 
-    /// Puts the program back that proved to run before, and returns the Job. No options.
+    /// Puts the program back that proved to run before, or another version, and returns the Job. Options: `version` u.
     #[zbus(allow_interactive_auth)]
     fn rollback_program(&self, options: Options<'_>) -> zbus::Result<OwnedObjectPath>;
+
+    /// The archive of the program that is on the runtime, or of another version. Options: `version` u.
+    #[zbus(allow_interactive_auth)]
+    fn export(&self, options: Options<'_>) -> zbus::Result<zbus::OwnedFd>;
+
+    /// `user` s, `password` s and `certificate` s (SHA-256) of the runtime. No options.
+    #[zbus(allow_interactive_auth)]
+    fn credentials(&self, options: Options<'_>) -> zbus::Result<HashMap<String, OwnedVariant>>;
 
     /// Lets it start again although it had ended by itself too often. No options.
     #[zbus(allow_interactive_auth)]
@@ -409,9 +421,14 @@ pub trait Vplc {
     #[zbus(property)]
     fn plc(&self) -> zbus::Result<String>;
 
-    /// The PLC program: `number` u, `sha256` s, `size` t, `added` t (microseconds since 1970), `by` s; empty if there is none.
+    /// The PLC program: `number` u, `sha256` s, `size` t, `added` t (microseconds since 1970), `by` s, `proven` t; empty if there is
+    /// none.
     #[zbus(property)]
     fn program(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+
+    /// The versions of the program that are kept, each with the keys of `program`.
+    #[zbus(property)]
+    fn versions(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
 
     /// What went wrong last.
     #[zbus(property)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orchestrator_tests::bus::Bus;
-use orchestrator_tests::scripted::{Daemon, system};
+use orchestrator_tests::scripted::{Daemon, system, vplc};
 use orchestratord::core::job::JobResult;
 use serde_json::Value;
 
@@ -77,4 +77,21 @@ async fn refused_calls_are_written_down_too() {
     assert_eq!((&lines[0]["event"], &lines[0]["uid"]), (&"denied".into(), &orchestrator_tests::bus::NOBODY.into()));
     assert_eq!(lines[0]["result"], "org.freedesktop.DBus.Error.AccessDenied");
     assert_eq!(lines[0]["method"], "org.orchestratord1.Update.Reload");
+}
+
+#[tokio::test]
+async fn who_reads_a_secret_is_written_down() {
+    let bus = Bus::start();
+    let daemon = Daemon::start(&bus, system(vec![])).await;
+    daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
+    daemon.flush().await;
+    let object = "/org/orchestratord1/vplc/press1";
+    for method in ["Credentials", "Export"] {
+        // The script has no secrets, so it says no.
+        assert!(!call(&bus, object, &["org.orchestratord1.Vplc", method, "a{sv}", "0"]).await);
+    }
+    let lines = lines(&daemon);
+    let methods: Vec<_> = lines.iter().filter_map(|line| line["method"].as_str()).collect();
+    assert_eq!(methods, ["org.orchestratord1.Vplc.Credentials", "org.orchestratord1.Vplc.Export"], "{lines:?}");
+    assert_eq!((lines.len(), &lines[0]["object"]), (4, &object.into()));
 }

@@ -9,17 +9,19 @@ use std::time::Duration;
 use orchestrator_tests::bus::{Bus, NOBODY};
 use orchestrator_tests::polkit::{self, Polkit};
 use orchestrator_tests::repository;
-use orchestrator_tests::scripted::{Daemon, system};
+use orchestrator_tests::scripted::{Daemon, system, vplc};
 use orchestratord::bus::auth::Action;
 use orchestratord::core::job::{JobReporter, JobResult};
 use orchestratord::update::handle::Request;
 use zbus::{Connection, OwnedVariant};
 
 const UPDATE: [&str; 2] = ["/org/orchestratord1", "org.orchestratord1.Update"];
+const VPLCS: [&str; 2] = ["/org/orchestratord1", "org.orchestratord1.Vplcs"];
+const VPLC: [&str; 2] = ["/org/orchestratord1/vplc/press1", "org.orchestratord1.Vplc"];
 const JOB: [&str; 2] = ["/org/orchestratord1/job/1", "org.orchestratord1.Job"];
 
 /// Each method that needs an authorisation: path, interface, name, signature, and the action it needs.
-const CALLS: [([&str; 2], &str, &str, Action); 7] = [
+const CALLS: [([&str; 2], &str, &str, Action); 20] = [
     (UPDATE, "Plan", "sa{sv}", Action::Inspect),
     (UPDATE, "Install", "sa{sv}", Action::Update),
     (UPDATE, "Resume", "a{sv}", Action::Update),
@@ -27,6 +29,19 @@ const CALLS: [([&str; 2], &str, &str, Action); 7] = [
     (UPDATE, "Inventory", "a{sv}", Action::Inspect),
     (UPDATE, "Reload", "a{sv}", Action::Update),
     (JOB, "Cancel", "", Action::Update),
+    (VPLCS, "Apply", "sa{sv}", Action::Vplc),
+    (VPLCS, "Plan", "sa{sv}", Action::Vplc),
+    (VPLCS, "Delete", "sa{sv}", Action::Vplc),
+    (VPLC, "Start", "a{sv}", Action::Vplc),
+    (VPLC, "Stop", "a{sv}", Action::Vplc),
+    (VPLC, "Restart", "a{sv}", Action::Vplc),
+    (VPLC, "Upgrade", "sa{sv}", Action::Vplc),
+    (VPLC, "Deploy", "ha{sv}", Action::Vplc),
+    (VPLC, "RollbackProgram", "a{sv}", Action::Vplc),
+    (VPLC, "Export", "a{sv}", Action::Vplc),
+    (VPLC, "Credentials", "a{sv}", Action::Vplc),
+    (VPLC, "ResetFailed", "a{sv}", Action::Vplc),
+    (VPLC, "Logs", "a{sv}", Action::Vplc),
 ];
 
 const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
@@ -60,10 +75,11 @@ async fn as_root(bus: &Bus, daemon: &mut Daemon) -> JobReporter {
     reporter
 }
 
-/// A daemon with a Job that can be cancelled.
+/// A daemon with a Job that can be cancelled, and a vPLC.
 async fn daemon_with_job(bus: &Bus) -> (Daemon, JobReporter) {
     let daemon = Daemon::start(bus, system(vec![])).await;
     let job = daemon.domain.jobs.begin("install", "system", 0);
+    daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
     daemon.flush().await;
     (daemon, job)
 }

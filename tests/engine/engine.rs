@@ -124,10 +124,31 @@ impl Engine {
 
     /// Takes the image `runtime:1` in, which has the stub of the PLC runtime.
     pub fn import_runtime(&self) {
+        self.import_runtimes(&[("1", "")]);
+    }
+
+    /// Takes images `runtime` with these tags in, each with a variable in its environment, if there is one.
+    pub fn import_runtimes(&self, images: &[(&str, &str)]) {
         let archive = self.place.path().join("runtime.tar");
         orchestrator_tests::runtime::write_image(&archive);
-        self.api("POST", "/images/create?fromSrc=-&repo=runtime&tag=1", Some(&archive)).expect("an image");
+        for (tag, variable) in images {
+            // Also what has no variable is another image than its siblings.
+            let change = format!("LABEL%20tag={tag}");
+            let variable = variable.replace('=', "%3D");
+            let variable = if variable.is_empty() { variable } else { format!("&changes=ENV%20{variable}") };
+            let path = format!("/images/create?fromSrc=-&repo=runtime&tag={tag}&changes={change}{variable}");
+            self.api("POST", &path, Some(&archive)).expect("an image");
+        }
         fs::remove_file(archive).unwrap();
+    }
+
+    /// Writes the archive of an image, as `docker save` does, and removes the image.
+    pub fn take_out(&self, image: &str, archive: &Path) {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--fail", "--max-time", "120", "--unix-socket"]).arg(self.socket());
+        let saved = curl.arg("--output").arg(archive).arg(format!("http://engine/images/{image}/get")).status();
+        assert!(saved.expect("\"curl\"").success(), "{image}");
+        self.api("DELETE", &format!("/images/{image}"), None).expect("no image");
     }
 
     /// Calls the engine; none if it says no.

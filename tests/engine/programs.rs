@@ -16,10 +16,11 @@ use serde_json::Value;
 use crate::rig::{Host, NIC, becomes, until};
 
 /// The plant: the other end of the link that the NICs hang on, in a namespace of its own.
-struct Plant(Namespace);
+pub struct Plant(Namespace);
 
 impl Plant {
-    fn new(host: &Host) -> Self {
+    /// On the link of this host.
+    pub fn new(host: &Host) -> Self {
         let plant = Namespace::new();
         host.net.ip(&format!("link set plant0 netns {}", plant.pid()));
         plant.ip("link set plant0 up");
@@ -38,11 +39,12 @@ impl Plant {
     }
 
     /// The number of the program that runs; none if none does.
-    fn program(&self) -> Option<u16> {
+    pub fn program(&self) -> Option<u16> {
         modbus_registers(&mut self.connect()?).map(|[number, ..]| number)
     }
 
-    async fn becomes(&self, number: u16) {
+    /// Waits until the program with this number runs.
+    pub async fn becomes(&self, number: u16) {
         until(&format!("program {number} runs"), async || (self.program() == Some(number)).then_some(())).await;
     }
 
@@ -73,7 +75,7 @@ fn spec(more: &str) -> String {
 }
 
 /// Deploys a program with this number and behaviour: exit code of the command, result of the Job, and what was said.
-async fn deploy(host: &Host, number: u16, behaviour: &str) -> (i32, String, String) {
+pub async fn deploy(host: &Host, number: u16, behaviour: &str) -> (i32, String, String) {
     let path = host.file("program.zip", "");
     fs::write(&path, program(number, behaviour)).unwrap();
     let (code, text, told) = host.ctl(&format!("--json vplc deploy press1 {path}")).await;
@@ -82,7 +84,7 @@ async fn deploy(host: &Host, number: u16, behaviour: &str) -> (i32, String, Stri
 }
 
 /// The vPLC as `orchestratorctl` shows it.
-async fn shown(host: &Host) -> Value {
+pub async fn shown(host: &Host) -> Value {
     let (_, text, _) = host.ctl("--json vplc show press1").await;
     serde_json::from_str::<Value>(&text).unwrap()["vplc"].clone()
 }

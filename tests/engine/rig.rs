@@ -102,7 +102,12 @@ impl Host {
 
     fn environment(&self, command: &mut Command) {
         let place = self.place.path();
+        let programs = binary("orchestratorctl").parent().unwrap().to_owned();
+        let usual = std::env::var_os("PATH").unwrap_or_default();
+        let path = [programs].into_iter().chain(std::env::split_paths(&usual));
         command
+            // Interfaces call it by its name.
+            .env("PATH", std::env::join_paths(path).unwrap())
             .env("DBUS_SYSTEM_BUS_ADDRESS", self.bus.address())
             .env("MENDER_ORCHESTRATOR_CONF_DIR", place.join("etc"))
             .env("MENDER_ORCHESTRATOR_DATA_DIR", place.join("share"))
@@ -147,6 +152,11 @@ impl Host {
         let path = self.place.path().join(name);
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// A place in its directory.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.place.path().join(name)
     }
 
     /// Names of the files that the daemon keeps about vPLCs and their NICs, without the hardware addresses, which stay.

@@ -48,11 +48,11 @@ async fn programs_are_replaced_and_taken_back() {
     }
     let (observer, cancel) = (Observer::new(), CancellationToken::new());
     for number in [2, 1] {
-        let (version, outcome) = bed.programs.rollback(&observer, &cancel).await.unwrap();
+        let (version, outcome) = bed.programs.rollback(None, &observer, &cancel).await.unwrap();
         assert_eq!((version.number, outcome), (u32::from(number), Outcome::Deployed));
         assert_eq!(bed.number(), Some(number));
     }
-    let error = bed.programs.rollback(&observer, &cancel).await.unwrap_err();
+    let error = bed.programs.rollback(None, &observer, &cancel).await.unwrap_err();
     assert_eq!(error.kind, Kind::NotSupported);
     assert_eq!(error.message, "The vPLC \"press\" has no earlier program that proved to run.");
     assert_eq!(bed.number(), Some(1));

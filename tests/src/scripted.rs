@@ -118,9 +118,11 @@ impl Vplcs {
                 match request {
                     VplcRequest::Ping(reply) => drop(reply.send(())),
                     VplcRequest::Apply(_, reply)
+                    | VplcRequest::Upgrade(_, _, reply)
                     | VplcRequest::Order(_, _, _, reply)
                     | VplcRequest::Program(_, _, _, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Plan(_, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Programs(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),
                 }

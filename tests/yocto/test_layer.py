@@ -50,6 +50,8 @@ PACKAGE_OF = {
     "/usr/share/mender-orchestrator/interfaces/v1": "orchestratord",
     "/usr/share/mender-orchestrator/interfaces/v1/rootfs-image": "orchestratord-mender",
     "/usr/share/mender-orchestrator/interfaces/v1/single-file": "orchestratord",
+    "/usr/share/mender-orchestrator/interfaces/v1/vplc-image": "orchestratord",
+    "/usr/share/mender-orchestrator/interfaces/v1/vplc-program": "orchestratord",
     "/usr/share/mender/inventory/*": "orchestratord-mender",
     "/usr/share/mender/modules/v3/*": "orchestratord-mender",
     "/usr/share/polkit-1/actions/org.orchestratord1.policy": "orchestratord",

@@ -53,8 +53,43 @@ pub enum VplcCommand {
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+    /// Give a vPLC another image, and prove that its PLC runs there
+    ///
+    /// Changes the image in the specification and nothing else. If the runtime of the new image does not get well, or does not run
+    /// the program, everything is as before.
+    Upgrade {
+        /// Name of the vPLC.
+        name: String,
+        /// Name of the image with a tag or a digest
+        #[arg(value_name = "IMAGE")]
+        reference: String,
+        /// Archive to load the image from, as "docker save" writes it; for sites without a registry
+        #[arg(long = "image", value_name = "FILE", value_hint = ValueHint::FilePath)]
+        archive: Option<PathBuf>,
+        /// Which image the name is to stand for, as "show" has it; to go back to one that was there before
+        #[arg(long, value_name = "DIGEST", conflicts_with = "archive")]
+        pin: Option<String>,
+    },
     /// Put the PLC program back that proved to run before the one that is there
     Rollback {
+        /// Name of the vPLC.
+        name: String,
+        /// Another version that is kept, by its number in "show"
+        version: Option<u32>,
+    },
+    /// Write the archive of a PLC program to a file
+    #[command(allow_missing_positional = true)]
+    Export {
+        /// Name of the vPLC.
+        name: String,
+        /// Number of the version in "show"; the one that is on the runtime if it is left out
+        version: Option<u32>,
+        /// New file, or "-" for standard output
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Print user, password and certificate of the runtime of a vPLC
+    Credentials {
         /// Name of the vPLC.
         name: String,
     },

@@ -16,6 +16,8 @@ use crate::update::handle::{InventoryScope, ManifestRequest, RebootMode, RunOpti
 pub const MAX_DOCUMENT: usize = 1 << 20;
 /// Bytes that a path given as an option may have; the kernel takes no longer ones.
 const MAX_PATH: usize = 4096;
+/// Bytes of the name of an image with its digest.
+const MAX_PIN: usize = 512;
 /// Lines of output that are shown at once.
 const MAX_LINES: u32 = 10_000;
 /// Characters of the caller's own words that an error message repeats.
@@ -177,6 +179,28 @@ impl Options {
             _ => None,
         })?;
         file.map(|file| regular(file).map_err(|fault| self.bad("image", fault))).transpose()
+    }
+
+    /// `version`: number of a version of a program.
+    pub(super) fn version(&mut self) -> Result<Option<u32>, Error> {
+        self.take("version", "a number (\"u\")", |value| u32::try_from(value).ok())
+    }
+
+    /// `pin`: what the engine calls an image.
+    pub(super) fn pin(&mut self) -> Result<Option<String>, Error> {
+        let pin = self.text("pin")?;
+        // The engine is asked for it as for a name: nothing that could end the path of a request.
+        let sound = |pin: &String| {
+            pin.len() <= MAX_PIN && pin.chars().all(|one| one.is_ascii_alphanumeric() || "-_.:/@".contains(one))
+        };
+        match pin {
+            Some(pin) if !sound(&pin) || !pin.contains(':') => {
+                let fault =
+                    format!("is \"{}\", but an image id or a name with \"@\" and a digest is expected", quote(&pin));
+                Err(self.bad("pin", &fault))
+            }
+            pin => Ok(pin),
+        }
     }
 
     /// `scope` and `topology-components`.

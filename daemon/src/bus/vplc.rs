@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::sync::Arc;
 
 use tokio::sync::watch;
 use zbus::message::Header;
@@ -18,7 +19,8 @@ use super::options::{Options, regular};
 use super::view::{error_pair, job_path, text, view};
 use super::{Publisher, Refusal};
 use crate::core::error::{Error, Kind};
-use crate::vplc::handle::{Order, ProgramOrder, VplcHandle, VplcStatus};
+use crate::vplc::handle::{Order, ProgramOrder, Upgrade, VplcHandle, VplcStatus};
+use crate::vplc::program::runtime::Credentials;
 use crate::vplc::program::store::Version;
 
 /// Lines that are shown if nobody says how many.
@@ -36,6 +38,7 @@ view! {
         "Restarts" restarts: u32,
         "Plc" plc: String,
         "Program" program: Program,
+        "Versions" versions: Versions,
         "LastError" last_error: (String, String),
     }
 }
@@ -52,9 +55,26 @@ impl From<&VplcStatus> for VplcView {
             restarts: status.restarts,
             plc: status.plc.to_owned(),
             program: Program(status.program.clone()),
+            versions: Versions(status.versions.clone()),
             last_error: error_pair(status.error.as_ref()),
         }
     }
+}
+
+/// A version of a program, as it goes over the bus.
+type Entries = HashMap<String, Variant<'static>>;
+
+fn entries(version: &Version) -> Entries {
+    let micros = |seconds: u64| seconds.saturating_mul(1_000_000);
+    let entries: [(&str, Variant<'static>); 6] = [
+        ("number", version.number.into()),
+        ("sha256", version.sha256.clone().into()),
+        ("size", version.size.into()),
+        ("added", micros(version.added).into()),
+        ("by", text(version.by.as_str()).into()),
+        ("proven", micros(version.proven.unwrap_or_default()).into()),
+    ];
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The program that is on the runtime.
@@ -62,16 +82,24 @@ impl From<&VplcStatus> for VplcView {
 pub(super) struct Program(Option<Version>);
 
 impl Program {
-    fn entries(&self) -> HashMap<String, Variant<'static>> {
-        let Some(version) = &self.0 else { return HashMap::new() };
-        let entries: [(&str, Variant<'static>); 5] = [
-            ("number", version.number.into()),
-            ("sha256", version.sha256.clone().into()),
-            ("size", version.size.into()),
-            ("added", version.added.saturating_mul(1_000_000).into()),
-            ("by", text(version.by.as_str()).into()),
-        ];
-        entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    fn entries(&self) -> Entries {
+        self.0.as_ref().map(entries).unwrap_or_default()
+    }
+}
+
+/// The versions of the program that are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Versions(Arc<[Version]>);
+
+impl Versions {
+    fn entries(&self) -> Vec<Entries> {
+        self.0.iter().map(entries).collect()
+    }
+}
+
+impl From<Versions> for Variant<'static> {
+    fn from(versions: Versions) -> Self {
+        versions.entries().into()
     }
 }
 
@@ -186,6 +214,34 @@ impl Vplc {
         self.order(Order::Restart, "Restart", options, &call, connection).await
     }
 
+    /// Gives it another image and changes nothing else: what Apply does with a specification that names the other image. If the
+    /// runtime of the new image does not get well, or does not run the program, the Job ends with "rolled-back" and everything is as
+    /// before.
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @reference: name of the image with a tag or a digest
+    /// @options: "image" h: an archive as "docker save" writes it, from which the image is loaded first; "pin" s: which image the
+    /// reference is to stand for, as the last word of Image has it, to go back to one that was there before
+    /// @job: the Job that does the work
+    #[zbus(out_args("job"))]
+    async fn upgrade(
+        &self,
+        reference: &str,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedObjectPath, Refusal> {
+        let upgrade = |caller| async move {
+            let mut options = Options::new("Upgrade", &["image", "pin"], options)?;
+            let (archive, pin) = (options.image()?, options.pin()?);
+            let upgrade = Upgrade { reference: reference.to_owned(), archive, pin, caller };
+            let id = self.handle.upgrade(self.name.clone(), upgrade).await?;
+            tracing::info!(job = id, vplc = self.name, caller, "A vPLC is upgraded over the bus");
+            self.publisher.flush().await?;
+            Ok(job_path(id))
+        };
+        self.gate.begin(connection, &call, Action::Vplc, upgrade).await
+    }
+
     /// Puts a PLC program on the runtime, and proves that it runs. If it does not, the program that was there before is put back, and
     /// the Job ends with "rolled-back". Cancelling the Job goes back, too. The vPLC has to run, and its specification to have a
     /// section "program".
@@ -207,9 +263,9 @@ impl Vplc {
         self.order_program(file.map(ProgramOrder::Deploy), "Deploy", options, &call, connection).await
     }
 
-    /// Puts the program on the runtime that proved to run before the one that is there.
+    /// Puts the program on the runtime that proved to run before the one that is there, or any other version that is kept.
     /// Needs the polkit action org.orchestratord1.vplc.
-    /// @options: none
+    /// @options: "version" u: number of the version
     /// @job: the Job that does the work
     #[zbus(out_args("job"))]
     async fn rollback_program(
@@ -218,7 +274,51 @@ impl Vplc {
         #[zbus(header)] call: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<OwnedObjectPath, Refusal> {
-        self.order_program(Ok(ProgramOrder::Rollback), "RollbackProgram", options, &call, connection).await
+        let known = Options::new("RollbackProgram", &["version"], options);
+        let order = known.and_then(|mut options| Ok(ProgramOrder::Rollback(options.version()?)));
+        self.order_program(order, "RollbackProgram", HashMap::new(), &call, connection).await
+    }
+
+    /// The archive of a version of the program, as it was deployed. Who asks for it is written down in the audit log.
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @options: "version" u: number of the version; the one that is on the runtime if it is not given
+    /// @program: the archive, open for reading
+    #[zbus(out_args("program"))]
+    async fn export(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd, Refusal> {
+        let export = |caller| async move {
+            let mut options = Options::new("Export", &["version"], options)?;
+            let (file, version) = self.handle.export(self.name.clone(), options.version()?).await?;
+            tracing::info!(vplc = self.name, version = version.number, caller, "A program was exported over the bus");
+            Ok(OwnedFd::from(std::os::fd::OwnedFd::from(file)))
+        };
+        self.gate.change(connection, &call, Action::Vplc, export).await
+    }
+
+    /// Who the daemon is to the runtime: "user" s, "password" s, and "certificate" s, the SHA-256 of the certificate that the runtime
+    /// has to show (empty before the first contact). Who asks for it is written down in the audit log. More keys may come.
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @options: none
+    /// @credentials: the credentials
+    #[zbus(out_args("credentials"))]
+    async fn credentials(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<HashMap<String, Variant<'static>>, Refusal> {
+        let tell = |caller| async move {
+            Options::new("Credentials", &[], options)?;
+            let Credentials { user, password, certificate, .. } = self.handle.credentials(self.name.clone()).await?;
+            tracing::info!(vplc = self.name, caller, "The credentials of a runtime were read over the bus");
+            let entries = [("user", user), ("password", password), ("certificate", certificate.unwrap_or_default())];
+            Ok(entries.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect())
+        };
+        self.gate.change(connection, &call, Action::Vplc, tell).await
     }
 
     /// Lets a vPLC start again that had ended by itself too often.
@@ -315,11 +415,17 @@ impl Vplc {
     }
 
     /// The PLC program that is on the runtime: "number" u of the version, "sha256" s and "size" t of the archive, "added" t (when it
-    /// came, in microseconds since 1970), "by" s (who brought it). Empty if there is none, or one that did not come from here. More
-    /// keys may come.
+    /// came, in microseconds since 1970), "by" s (who brought it), "proven" t (when it last proved to run, 0 if never). Empty if there
+    /// is none, or one that did not come from here. More keys may come.
     #[zbus(property)]
     fn program(&self) -> HashMap<String, Variant<'static>> {
         self.view.borrow().program.entries()
+    }
+
+    /// The versions of the program that are kept, the oldest first, each with the keys of Program. Export gives their archives.
+    #[zbus(property)]
+    fn versions(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        self.view.borrow().versions.entries()
     }
 
     /// Error name and message of what went wrong last; both are empty after a success.

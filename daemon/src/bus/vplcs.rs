@@ -69,7 +69,7 @@ impl Vplcs {
         let apply = |caller| async move {
             let mut options = Options::new("Apply", &["image"], options)?;
             check_size("Apply", spec)?;
-            let application = Application { spec: spec.to_owned(), archive: options.image()?, caller };
+            let application = Application { spec: spec.to_owned(), archive: options.image()?, pin: None, caller };
             let id = self.handle.apply(application).await?;
             tracing::info!(job = id, caller, "A vPLC is applied over the bus");
             self.publisher.flush().await?;

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use self::connection::{Connection, News};
 use self::prepare::Outcome;
 use super::engine::Engine;
-use super::handle::{Application, Order, ProgramOrder, Request, VplcHandle, VplcsStatus};
+use super::handle::{Application, Order, ProgramOrder, Request, Upgrade, VplcHandle, VplcsStatus};
 use super::nics::{CheckNic, Nics};
-use super::spec::{Change, Spec};
+use super::spec::{Change, Spec, with_image};
 use super::store::Store;
 use super::worker::{Command, Tools, Word, Worker};
 use crate::core::error::{Error, Kind};
@@ -139,11 +139,23 @@ impl Actor {
     /// Takes those up that a former daemon had.
     fn restore(&mut self) {
         for (path, found) in self.tools.store.load() {
-            match Spec::parse(&found.record.spec, self.check_nic) {
+            // What was on trial has not proved itself, and nobody is left who waits for it.
+            let (record, plc) = match found.record.way_back() {
+                Some((before, plc)) => (before, Some(plc)),
+                None => (found.record, None),
+            };
+            match Spec::parse(&record.spec, self.check_nic) {
                 Ok(spec) => {
-                    let (name, order) = (spec.name.clone(), spec.start_order);
+                    let (name, order, tools) = (spec.name.clone(), spec.start_order, self.tools.clone());
                     self.turns.later.entry(order).or_default().insert(name);
-                    self.employ(Worker::found(self.tools.clone(), spec, found.record, found.older), order, None);
+                    let (worker, job) = match plc {
+                        None => (Worker::found(tools, spec, record, found.older), None),
+                        Some(plc) => {
+                            let (worker, job) = Worker::interrupted(tools, spec, record, plc);
+                            (worker, Some(job))
+                        }
+                    };
+                    self.employ(worker, order, job);
                 }
                 Err(error) => {
                     tracing::error!("The vPLC in \"{}\" is left as it is. {error}", path.display());
@@ -233,8 +245,13 @@ impl Actor {
             Request::Ping(reply) => drop(reply.send(())),
             Request::Plan(text, reply) => drop(reply.send(self.plan(&text))),
             Request::Apply(application, reply) => self.apply(application, reply),
+            Request::Upgrade(name, upgrade, reply) => self.upgrade(&name, upgrade, reply),
             Request::Order(name, order, caller, reply) => drop(reply.send(self.order(&name, order, caller))),
             Request::Program(name, order, caller, reply) => drop(reply.send(self.program(&name, order, caller))),
+            Request::Programs(name, reply) => match self.entry(&name) {
+                Ok(_) => self.tell(&name, Command::Programs(reply)),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::Reset(name, reply) => match self.entry(&name) {
                 Ok(_) => self.tell(&name, Command::Reset(reply)),
                 Err(error) => drop(reply.send(Err(error))),
@@ -275,7 +292,7 @@ impl Actor {
     }
 
     fn apply(&mut self, application: Application, reply: oneshot::Sender<Result<u32, Error>>) {
-        let Application { spec: text, archive, caller } = application;
+        let Application { spec: text, archive, pin, caller } = application;
         let accepted = Spec::parse(&text, self.check_nic).map_err(Error::from).and_then(|spec| {
             self.free(&spec.name)?;
             if !spec.serial.is_empty() {
@@ -293,10 +310,25 @@ impl Actor {
                     spec,
                     text,
                     archive,
+                    pin,
                     caller,
                 };
                 tokio::spawn(preparation.run(reply, self.outcome_sender.clone()));
             }
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// The same with another image in the specification.
+    fn upgrade(&mut self, name: &str, upgrade: Upgrade, reply: oneshot::Sender<Result<u32, Error>>) {
+        let Upgrade { reference, archive, pin, caller } = upgrade;
+        let text = self.entry(name).and_then(|_| {
+            let status = self.tools.status.borrow();
+            let now = status.vplcs.get(name).map(|vplc| vplc.spec.as_str()).unwrap_or_default();
+            with_image(now, &reference, self.check_nic)
+        });
+        match text {
+            Ok(spec) => self.apply(Application { spec, archive, pin, caller }, reply),
             Err(error) => drop(reply.send(Err(error))),
         }
     }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::program::Programs;
+use super::program::runtime::Credentials;
 use super::program::store::Version;
 use super::spec::Change;
 use crate::core::error::{Error, Kind};
@@ -33,6 +35,8 @@ pub struct VplcStatus {
     pub plc: &'static str,
     /// The program that is on the runtime; none if there is none, or one that did not come from here.
     pub program: Option<Version>,
+    /// The versions of the program that are kept, the oldest first.
+    pub versions: Arc<[Version]>,
     /// What went wrong last; none after a success.
     pub error: Option<Error>,
 }
@@ -81,8 +85,8 @@ impl Order {
 pub enum ProgramOrder {
     /// Put this archive on the runtime.
     Deploy(File),
-    /// Put the version on the runtime that proved to run before the one that is there.
-    Rollback,
+    /// Put this version on the runtime again; without a number, the one that proved to run before the one that is there.
+    Rollback(Option<u32>),
 }
 
 impl ProgramOrder {
@@ -90,7 +94,7 @@ impl ProgramOrder {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Deploy(_) => "deploy",
-            Self::Rollback => "rollback",
+            Self::Rollback(_) => "rollback",
         }
     }
 }
@@ -102,6 +106,21 @@ pub struct Application {
     pub spec: String,
     /// An archive with the image.
     pub archive: Option<File>,
+    /// What the reference of the image is to stand for, as the engine or the status of a vPLC calls it: an id or `<name>@<digest>`.
+    pub pin: Option<String>,
+    /// User id of the caller.
+    pub caller: u32,
+}
+
+/// Another image for a vPLC.
+#[derive(Debug)]
+pub struct Upgrade {
+    /// Its name, with a tag or a digest.
+    pub reference: String,
+    /// As in [`Application`].
+    pub archive: Option<File>,
+    /// As in [`Application`].
+    pub pin: Option<String>,
     /// User id of the caller.
     pub caller: u32,
 }
@@ -111,12 +130,16 @@ pub struct Application {
 pub enum Request {
     /// Make or change a vPLC; the answer is the number of the Job.
     Apply(Application, oneshot::Sender<Result<u32, Error>>),
+    /// Give the vPLC of this name another image; the answer is the number of the Job.
+    Upgrade(String, Upgrade, oneshot::Sender<Result<u32, Error>>),
     /// What `Apply` would change.
     Plan(String, oneshot::Sender<Result<Vec<Change>, Error>>),
     /// Do this with the vPLC of this name, for this caller; the answer is the number of the Job.
     Order(String, Order, u32, oneshot::Sender<Result<u32, Error>>),
     /// Do this with the program of the vPLC of this name, for this caller; the answer is the number of the Job.
     Program(String, ProgramOrder, u32, oneshot::Sender<Result<u32, Error>>),
+    /// The programs of the vPLC of this name, to look at them.
+    Programs(String, oneshot::Sender<Result<Arc<Programs>, Error>>),
     /// Start the vPLC of this name again although it ended by itself too often.
     Reset(String, oneshot::Sender<Result<(), Error>>),
     /// So many of the last lines of output of the vPLC of this name.
@@ -148,6 +171,11 @@ impl VplcHandle {
         self.ask(|reply| Request::Apply(application, reply)).await?
     }
 
+    /// Gives a vPLC another image and changes nothing else; returns the number of the Job.
+    pub async fn upgrade(&self, vplc: String, upgrade: Upgrade) -> Result<u32, Error> {
+        self.ask(|reply| Request::Upgrade(vplc, upgrade, reply)).await?
+    }
+
     /// What [`Self::apply`] would change.
     pub async fn plan(&self, spec: String) -> Result<Vec<Change>, Error> {
         self.ask(|reply| Request::Plan(spec, reply)).await?
@@ -161,6 +189,27 @@ impl VplcHandle {
     /// Deploys a PLC program or takes it back; returns the number of the Job.
     pub async fn program(&self, vplc: String, order: ProgramOrder, caller: u32) -> Result<u32, Error> {
         self.ask(|reply| Request::Program(vplc, order, caller, reply)).await?
+    }
+
+    /// The archive of a version of the program of a vPLC, or of the active one.
+    pub async fn export(&self, vplc: String, version: Option<u32>) -> Result<(File, Version), Error> {
+        let programs = self.programs(vplc.clone()).await?;
+        let number = match version {
+            Some(number) => Some(number),
+            None => programs.active().await.map(|version| version.number),
+        };
+        let none =
+            || Error::new(Kind::NotSupported, format!("The vPLC \"{vplc}\" has no program that came from here."));
+        programs.export(number.ok_or_else(none)?).await
+    }
+
+    /// Who the daemon is to the runtime of a vPLC.
+    pub async fn credentials(&self, vplc: String) -> Result<Credentials, Error> {
+        Ok(self.programs(vplc).await?.runtime().credentials())
+    }
+
+    async fn programs(&self, vplc: String) -> Result<Arc<Programs>, Error> {
+        self.ask(|reply| Request::Programs(vplc, reply)).await?
     }
 
     /// Starts a vPLC again although it ended by itself too often.

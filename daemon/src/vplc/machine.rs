@@ -3,139 +3,23 @@
 //! The machine compares what is wanted with what was seen, and does the one step that brings both nearer to each other. After
 //! each step it looks again. So it does not matter what it was doing when the daemon or the engine ended.
 
+mod course;
+mod events;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use self::events::{Claim, Effect, Event, Rules, Sight};
 use super::engine::{Condition, Container, Exit, Wellness};
-use super::spec::{Policy, Restart, Unhealthy};
+use super::spec::Policy;
 use super::store::{Latch, Wanted};
 use crate::core::error::{Error, Kind};
 
 /// How long a runtime has to run before whoever waits for its start is told that it runs: one that cannot work mostly ends at
 /// once.
 const PROOF: Duration = Duration::from_secs(2);
-
-/// What the machine goes by; comes from the record.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    /// What is wanted.
-    pub wanted: Wanted,
-    /// The generation of containers that is wanted.
-    pub generation: u64,
-    /// What happens when the runtime ends by itself.
-    pub restart: Restart,
-    /// What happens when it is not well.
-    pub unhealthy: Unhealthy,
-    /// Why it is not started any more.
-    pub latch: Option<Latch>,
-    /// The container that the runtime was claimed in; none if nobody claims it.
-    pub claim: Option<Claim>,
-}
-
-/// The daemon makes the runtime its own, once in each container and before that is on any network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
-    /// What the engine calls the container that was claimed last.
-    pub container: Option<String>,
-}
-
-/// What the engine has of a vPLC.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Sight {
-    /// The container that holds the network namespace.
-    pub holder: Option<Container>,
-    /// The PLC.
-    pub runtime: Option<Container>,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    /// The engine answers, or does not any more.
-    Engine(bool),
-    /// Those that come before it at the start of the daemon are done.
-    Turn,
-    /// This holds from now on; an operator or the start of the daemon said so. `nics` if its NICs are others.
-    Rules {
-        /// What holds.
-        rules: Rules,
-        /// Its NICs are others than before.
-        nics: bool,
-    },
-    /// The operator wants the runtime to be stopped and started.
-    Again,
-    /// Something happened to a container.
-    Stirred,
-    /// This is what the engine has, at this time since the daemon's start.
-    Seen(Sight, Duration),
-    /// The effect is done.
-    Done,
-    /// The effect failed.
-    Failed(Error),
-    /// The last lines of output.
-    Lines(Vec<String>),
-    /// The pause before a restart, or before another try, is over.
-    PauseOver,
-    /// The runtime had time enough to show whether it stays.
-    Proved,
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Look what the engine has, and report it as `Seen`.
-    Look,
-    /// See to it that the image is here.
-    FetchImage,
-    /// Make the holder.
-    CreateHolder,
-    /// Start the holder.
-    StartHolder,
-    /// Make the NICs in the namespace of this process.
-    AttachNics {
-        /// Its number.
-        pid: i32,
-    },
-    /// Make the runtime.
-    CreateRuntime,
-    /// Start the runtime.
-    StartRuntime,
-    /// Make the runtime in this container the daemon's own, and bring it the program that the former one had.
-    Claim {
-        /// What the engine calls it.
-        container: String,
-    },
-    /// Stop the runtime, with the grace it has.
-    StopRuntime,
-    /// Remove the runtime.
-    RemoveRuntime,
-    /// Remove the NICs.
-    DetachNics,
-    /// Stop the holder.
-    StopHolder,
-    /// Remove the holder.
-    RemoveHolder,
-    /// Remove the volume.
-    RemoveData,
-    /// Read the last lines of output, and report them as `Lines`.
-    ReadLines,
-    /// Put the latch on record.
-    KeepLatch(Latch),
-    /// Report `PauseOver` after this time.
-    Pause(Duration),
-    /// Report `Proved` after this time.
-    Prove(Duration),
-    /// Report `PauseOver` after a while that grows with the number of failures before.
-    Retry {
-        /// Failures in a row before this one.
-        failures: u32,
-    },
-    /// Nothing is left: forget the vPLC.
-    Vanish,
-}
 
 /// Where the NICs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +53,12 @@ pub struct Machine {
     proving: bool,
     /// The runtime is to be stopped and started.
     again: bool,
+    /// It is waited for that the runtime gets healthy.
+    awaiting: bool,
+    /// That was in vain.
+    late: bool,
+    /// What is on trial has passed.
+    passed: bool,
     data_gone: bool,
     ends: VecDeque<Duration>,
     restarts: u32,
@@ -192,6 +82,9 @@ impl Machine {
             running: false,
             proving: false,
             again: false,
+            awaiting: false,
+            late: false,
+            passed: false,
             data_gone: false,
             ends: VecDeque::new(),
             restarts: 0,
@@ -251,10 +144,15 @@ impl Machine {
             return None;
         }
         if let Some(latch) = self.rules.latch.as_ref().filter(|_| self.rules.wanted == Wanted::Running) {
-            return Some(Err(latched(name, latch)));
+            return Some(Err(if self.rules.trial { ended(name, latch) } else { latched(name, latch) }));
         }
         match self.wellness() {
             Some(_) if self.proving && self.rules.wanted == Wanted::Running => None,
+            Some(Wellness::Starting) if self.rules.wanted == Wanted::Running && self.late => {
+                let seconds = self.rules.health_limit.as_secs();
+                let message = format!("The vPLC \"{name}\" runs, but it did not get healthy within {seconds} s.");
+                Some(Err(Error::new(Kind::VplcFailed, message)))
+            }
             Some(Wellness::Starting) if self.rules.wanted == Wanted::Running => None,
             Some(Wellness::Unhealthy) if self.rules.wanted == Wanted::Running => {
                 Some(Err(Error::new(Kind::VplcFailed, format!("The vPLC \"{name}\" runs, but it is not healthy."))))
@@ -306,8 +204,14 @@ impl Machine {
                 self.doing = None;
                 self.see(sight, now, &mut effects);
             }
-            Event::Done => self.done(&mut effects),
+            Event::Done | Event::Claimed(_) => self.done(&mut effects),
+            Event::Ended => {
+                self.doing = None;
+                self.stirred = true;
+            }
             Event::Proved => self.proving = false,
+            // A runtime that was started anew since has time of its own.
+            Event::Late => self.late = self.awaiting,
             Event::Failed(error) => {
                 // The containers may be otherwise than they were seen: look before the next try.
                 self.stirred = true;
@@ -332,6 +236,10 @@ impl Machine {
             } else {
                 self.error = None;
                 self.failures = 0;
+                if !self.awaiting && self.wellness() == Some(Wellness::Starting) {
+                    self.awaiting = true;
+                    effects.push(Effect::Await(self.rules.health_limit));
+                }
             }
         }
         effects
@@ -347,6 +255,8 @@ impl Machine {
         self.rules = rules;
         self.turn = true;
         self.again = false;
+        self.passed = false;
+        (self.awaiting, self.late) = (false, false);
         self.forgive();
     }
 
@@ -365,10 +275,12 @@ impl Machine {
             Some(Effect::AttachNics { pid }) => self.nics = Nics::At(pid),
             Some(Effect::DetachNics) => self.nics = Nics::Gone,
             Some(Effect::Claim { container }) => self.rules.claim = Some(Claim { container: Some(container) }),
+            Some(Effect::ProvePlc { .. }) => self.passed = true,
             Some(Effect::RemoveData) => self.data_gone = true,
             Some(Effect::StartRuntime) => {
                 self.running = true;
                 self.proving = true;
+                (self.awaiting, self.late) = (false, false);
                 self.again = false;
                 self.stirred = true;
                 effects.push(Effect::Prove(PROOF));
@@ -396,7 +308,9 @@ impl Machine {
             _ => None,
         };
         let up = matches!(sight.runtime.as_ref().map(|runtime| runtime.condition), Some(Condition::Running { .. }));
-        let fell = self.running && !up && self.rules.wanted == Wanted::Running && !self.again;
+        // The end of one that is about to be replaced says nothing about the one that is wanted.
+        let current = sight.runtime.as_ref().is_some_and(|runtime| runtime.generation == self.rules.generation);
+        let fell = self.running && !up && current && self.rules.wanted == Wanted::Running && !self.again;
         self.sight = Some(sight);
         self.running = up;
         if !fell || self.rules.latch.is_some() {
@@ -411,6 +325,7 @@ impl Machine {
         }
         let often = u32::try_from(self.ends.len()).unwrap_or(u32::MAX) >= restart.limit;
         let last = match restart.policy {
+            _ if self.rules.trial => true,
             Policy::Always => often,
             Policy::OnFailure => often || exit.code == 0,
             Policy::Never => true,
@@ -433,101 +348,9 @@ impl Machine {
         let ends = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
         let latch = Latch { exit_code: exit.code, out_of_memory: exit.out_of_memory, ends, lines };
         self.rules.latch = Some(latch.clone());
-        effects.push(Effect::KeepLatch(latch));
-    }
-
-    /// The step that brings what is nearer to what is wanted; none if both are the same.
-    fn next(&self) -> Option<Effect> {
-        let Some(sight) = self.sight.as_ref().filter(|_| !self.stirred) else { return Some(Effect::Look) };
-        match self.rules.wanted {
-            Wanted::Running => self.towards_running(sight),
-            Wanted::Stopped => self.towards_stopped(sight),
-            Wanted::Gone { keep_data } => Some(self.towards_nothing(sight, keep_data)),
-        }
-    }
-
-    fn towards_running(&self, sight: &Sight) -> Option<Effect> {
-        let current = |container: &&Container| container.generation == self.rules.generation;
-        let holder = sight.holder.as_ref();
-        let holder_pid = pid(holder);
-        if let Some((runtime, pid)) = sight.runtime.as_ref().zip(pid(sight.runtime.as_ref())) {
-            if current(&runtime) && !self.again {
-                if self.rules.unhealthy == Unhealthy::Restart && self.wellness() == Some(Wellness::Unhealthy) {
-                    // Counted like an end of its own: `running` stays set until it is seen to have ended.
-                    return Some(Effect::StopRuntime);
-                }
-                if !self.is_claimed(runtime) {
-                    return Some(Effect::Claim { container: runtime.id.clone() });
-                }
-                // It is never stopped for its NICs; they follow it, also if somebody killed the holder.
-                return self.attach(holder_pid.unwrap_or(pid));
-            }
-            // Whatever may fail without harm is tried while the old one still runs.
-            let ready = self.image || current(&runtime);
-            return Some(if ready { Effect::StopRuntime } else { Effect::FetchImage });
-        }
-        if self.rules.latch.is_some() || !self.turn {
-            return None;
-        }
-        if sight.runtime.as_ref().is_some_and(|runtime| !current(&runtime)) {
-            return Some(Effect::RemoveRuntime);
-        }
-        if holder.is_some_and(|holder| !current(&holder)) {
-            return Some(Effect::RemoveHolder);
-        }
-        if (holder.is_none() || sight.runtime.is_none()) && !self.image {
-            return Some(Effect::FetchImage);
-        }
-        if holder.is_none() {
-            // A runtime joins a holder for life.
-            return Some(if sight.runtime.is_some() { Effect::RemoveRuntime } else { Effect::CreateHolder });
-        }
-        let Some(holder_pid) = holder_pid else { return Some(Effect::StartHolder) };
-        if sight.runtime.as_ref().is_some_and(|runtime| self.is_claimed(runtime)) || self.rules.claim.is_none() {
-            if let Some(attach) = self.attach(holder_pid) {
-                return Some(attach);
-            }
-        } else if self.nics != Nics::Gone {
-            // Whoever reaches a runtime before the daemon does owns it.
-            return Some(Effect::DetachNics);
-        }
-        Some(if sight.runtime.is_none() { Effect::CreateRuntime } else { Effect::StartRuntime })
-    }
-
-    /// Whether nobody else can make it his own any more.
-    fn is_claimed(&self, runtime: &Container) -> bool {
-        self.rules.claim.as_ref().is_none_or(|claim| claim.container.as_deref() == Some(runtime.id.as_str()))
-    }
-
-    fn attach(&self, pid: i32) -> Option<Effect> {
-        (self.nics != Nics::At(pid)).then_some(Effect::AttachNics { pid })
-    }
-
-    /// A PLC that stands still is not on the network. Its containers stay, for their output and for what the runtime has
-    /// written beside its volume.
-    fn towards_stopped(&self, sight: &Sight) -> Option<Effect> {
-        if pid(sight.runtime.as_ref()).is_some() {
-            return Some(Effect::StopRuntime);
-        }
-        if self.nics != Nics::Gone {
-            return Some(Effect::DetachNics);
-        }
-        pid(sight.holder.as_ref()).map(|_| Effect::StopHolder)
-    }
-
-    fn towards_nothing(&self, sight: &Sight, keep_data: bool) -> Effect {
-        if pid(sight.runtime.as_ref()).is_some() {
-            Effect::StopRuntime
-        } else if self.nics != Nics::Gone {
-            Effect::DetachNics
-        } else if sight.runtime.is_some() {
-            Effect::RemoveRuntime
-        } else if sight.holder.is_some() {
-            Effect::RemoveHolder
-        } else if !keep_data && !self.data_gone {
-            Effect::RemoveData
-        } else {
-            Effect::Vanish
+        // What was on trial is taken back, so there is nothing to keep.
+        if !self.rules.trial {
+            effects.push(Effect::KeepLatch(latch));
         }
     }
 }
@@ -538,6 +361,16 @@ fn pid(container: Option<&Container>) -> Option<i32> {
         Condition::Running { pid, .. } => Some(pid),
         _ => None,
     }
+}
+
+/// Why a change of a vPLC that was on trial has failed, as an error.
+fn ended(name: &str, latch: &Latch) -> Error {
+    let memory = if latch.out_of_memory { ", because memory ran out" } else { "" };
+    let last = latch.lines.last().map(|line| format!(" Its last line was: {line}")).unwrap_or_default();
+    let code = latch.exit_code;
+    let message =
+        format!("The vPLC \"{name}\" ended by itself with exit code {code}{memory} after it was changed.{last}");
+    Error::new(Kind::VplcFailed, message)
 }
 
 /// Why a vPLC is not started any more, as an error.

@@ -1,6 +1,7 @@
 //! What a vPLC is to be: a YAML document of the kind `vplc`.
 
 mod difference;
+mod edit;
 mod parts;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub use self::difference::Change;
+pub(crate) use self::edit::with_image;
 pub use self::parts::{
     Health, Image, Logs, NicSection, Policy, ProgramSection, Pull, RealTime, Restart, SerialPort, Unhealthy,
 };
@@ -24,6 +26,8 @@ const PARTS_LIMIT: usize = 64;
 const WORDS_LIMIT: usize = 256;
 /// Bytes of one of them.
 const WORD_LIMIT: usize = 4096;
+/// How long a check of health that comes with an image may take to say that the runtime is healthy.
+const IMAGE_HEALTH_LIMIT: Duration = Duration::from_mins(10);
 /// What a runtime may do if the specification does not say: what it needs to drop its own rights, and to listen on the ports
 /// of Modbus, S7 and OPC UA.
 const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "NET_BIND_SERVICE", "SETGID", "SETUID"];
@@ -136,6 +140,14 @@ impl Spec {
             health: section.optional("health").map(Health::read).transpose()?,
         };
         Ok(spec)
+    }
+
+    /// How long it may take from the start of a runtime until it is healthy: until its check has failed for the last time, and a
+    /// minute. What the check of an image asks for is not known here.
+    pub fn health_limit(&self) -> Duration {
+        self.health.as_ref().map_or(IMAGE_HEALTH_LIMIT, |health| {
+            health.start_period + (health.interval + health.timeout) * health.retries + Duration::from_mins(1)
+        })
     }
 
     /// Whether the containers of the one can stay those of the other. NICs can be changed under a running runtime, and what

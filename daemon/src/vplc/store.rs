@@ -48,19 +48,49 @@ pub struct Pinned {
     pub digest: String,
 }
 
+/// A change that needs new containers and has not proved itself yet. While it is on record, so is the way back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What was before.
+    pub before: Box<Record>,
+    /// Whether the PLC has to run for the change to be good: it did before, as far as was known.
+    pub plc: bool,
+}
+
 /// A vPLC as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The text of its specification.
     pub spec: String,
-    /// Grows with each change that needs new containers; the containers carry it as a label.
+    /// Differs from change to change that needs new containers; the containers carry it as a label.
     pub generation: u64,
+    /// The highest generation that was ever given. That of a change that was taken back is not given again, because a container of
+    /// it may still be there.
+    #[serde(default)]
+    pub newest: u64,
     /// What is wanted.
     pub wanted: Wanted,
     /// The image of this generation.
     pub image: Pinned,
     /// Why it is not started any more.
     pub latch: Option<Latch>,
+    /// The change that led here is on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
+}
+
+impl Record {
+    /// The generation of the next change that needs new containers.
+    pub fn next_generation(&self) -> u64 {
+        self.generation.max(self.newest) + 1
+    }
+
+    /// The record that was before the change on trial, and whether the PLC has to run there; none if nothing is on trial.
+    pub fn way_back(&self) -> Option<(Self, bool)> {
+        let Trial { before, plc } = self.trial.as_ref()?;
+        let newest = self.next_generation() - 1;
+        Some((Self { newest, ..(**before).clone() }, *plc))
+    }
 }
 
 /// A file: the record and its checksum.
@@ -173,7 +203,24 @@ mod tests {
 
     fn record(generation: u64) -> Record {
         let image = Pinned { id: "sha256:1".to_owned(), digest: String::new() };
-        Record { spec: "kind: vplc\n".to_owned(), generation, wanted: Wanted::Running, image, latch: None }
+        let spec = "kind: vplc\n".to_owned();
+        Record { spec, generation, newest: 0, wanted: Wanted::Running, image, latch: None, trial: None }
+    }
+
+    #[test]
+    fn the_way_back_is_kept_and_gives_no_generation_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::new(directory.path());
+        assert_eq!(record(1).way_back(), None);
+        let trial = Some(Trial { before: Box::new(record(1)), plc: true });
+        store.keep("a", &Record { trial, ..record(2) }).unwrap();
+        let (before, plc) = store.load().remove(0).1.record.way_back().unwrap();
+        assert_eq!((&before, plc), (&Record { newest: 2, ..record(1) }, true));
+        assert_eq!(before.next_generation(), 3);
+        // A file of a daemon that knew neither.
+        let old = r#"{"spec":"","generation":4,"wanted":"running","image":{"id":"a","digest":""},"latch":null}"#;
+        let old: Record = serde_json::from_str(old).unwrap();
+        assert_eq!((old.next_generation(), old.trial), (5, None));
     }
 
     #[test]

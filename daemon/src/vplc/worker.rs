@@ -1,5 +1,7 @@
 //! Does for one vPLC what its machine says, and tells the machine what happens.
 
+mod effects;
+mod jobs;
 mod programs;
 
 use std::collections::VecDeque;
@@ -11,15 +13,17 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use self::jobs::Work;
 use self::programs::Shelf;
-use super::engine::{Engine, EngineError, Plan, Role, Wellness};
+use super::engine::{Engine, Wellness};
 use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
 use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
+use super::program::Programs;
 use super::spec::{Desired, Spec, Unhealthy};
 use super::store::{Latch, Pinned, Record, Store, Wanted};
 use crate::core::error::Error;
-use crate::core::job::{Job, JobReporter, JobResult, Jobs};
+use crate::core::job::{Job, JobReporter, Jobs};
 
 /// The first wait before what failed is tried again; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -54,6 +58,8 @@ pub enum Command {
     Order(Order, JobReporter),
     /// An operator wants something of its program; the last one is the caller.
     Program(ProgramOrder, JobReporter, u32),
+    /// Hand out its programs, to look at them.
+    Programs(oneshot::Sender<Result<Arc<Programs>, Error>>),
     /// Start again although the latch has fallen.
     Reset(oneshot::Sender<Result<(), Error>>),
 }
@@ -67,29 +73,6 @@ pub enum Word {
     Began(String, Job),
     /// Nothing is left of it.
     Vanished(String),
-}
-
-/// What is taken back if a Job fails.
-#[derive(Debug)]
-enum Undo {
-    /// Nothing.
-    Nothing,
-    /// There was no such vPLC before; its volume may have been there.
-    Forget {
-        /// The volume was there.
-        keep_data: bool,
-    },
-    /// The vPLC was like this.
-    Return(Box<(Spec, Record)>),
-}
-
-/// A Job at work.
-#[derive(Debug)]
-struct Work {
-    reporter: JobReporter,
-    undo: Undo,
-    /// What went wrong, while it is taken back.
-    cause: Option<Error>,
 }
 
 /// What the workers share.
@@ -143,14 +126,22 @@ impl Worker {
     ) -> Result<Self, Box<(Error, JobReporter)>> {
         let Prepared { spec, text, image } = prepared;
         let wanted = spec.state.map_or(Wanted::Running, wanted);
-        let record = Record { spec: text, generation: 1, wanted, image, latch: None };
+        let record = Record { spec: text, generation: 1, newest: 1, wanted, image, latch: None, trial: None };
         if let Err(error) = tools.store.keep(&spec.name, &record) {
             return Err(Box::new((error, reporter)));
         }
         let mut worker = Self::found(tools, spec, record, false);
         worker.machine.step(Event::Turn);
-        worker.work = Some(Work { reporter, undo: Undo::Forget { keep_data }, cause: None });
+        worker.work = Some(Work::making(reporter, keep_data));
         Ok(worker)
+    }
+
+    /// A vPLC of which a change was on trial when the daemon ended: it is as before from now on, and the Job sees to it. `plc` if
+    /// its PLC has to run.
+    pub fn interrupted(tools: Tools, spec: Spec, before: Record, plc: bool) -> (Self, Job) {
+        let mut worker = Self::found(tools, spec, before, false);
+        let job = worker.resume_return(plc);
+        (worker, job)
     }
 
     /// Name of the vPLC.
@@ -163,6 +154,7 @@ impl Worker {
         let mut doing: Option<BoxFuture<'static, Event>> = None;
         let mut pause: Option<BoxFuture<'static, ()>> = None;
         let mut proof: Option<BoxFuture<'static, ()>> = None;
+        let mut health: Option<BoxFuture<'static, ()>> = None;
         let mut events: VecDeque<Event> = VecDeque::new();
         self.tell();
         loop {
@@ -194,6 +186,10 @@ impl Worker {
                     proof = None;
                     events.push_back(Event::Proved);
                 }
+                () = wait(&mut health) => {
+                    health = None;
+                    events.push_back(Event::Late);
+                }
             }
             while let Some(event) = events.pop_front() {
                 self.remark(&event);
@@ -202,6 +198,7 @@ impl Worker {
                         Effect::KeepLatch(latch) => self.latch(latch),
                         Effect::Pause(delay) => pause = Some(sleep(delay).boxed()),
                         Effect::Prove(time) => proof = Some(sleep(time).boxed()),
+                        Effect::Await(time) => health = Some(sleep(time).boxed()),
                         Effect::Retry { failures } => pause = Some(sleep(retry_after(failures)).boxed()),
                         Effect::Vanish => match self.tools.store.forget(&self.spec.name) {
                             Ok(()) => return self.vanish(),
@@ -238,6 +235,11 @@ impl Worker {
                 self.shelf.begin(&self.spec.name, order, reporter, caller, running);
                 Vec::new()
             }
+            Command::Programs(reply) => {
+                // A caller who has gone away needs no answer.
+                drop(reply.send(self.shelf.programs(&self.spec.name)));
+                Vec::new()
+            }
             Command::Reset(reply) => {
                 let record = Record { latch: None, ..self.record.clone() };
                 let events = self.change(self.spec.clone(), record);
@@ -256,111 +258,12 @@ impl Worker {
         }
     }
 
-    fn apply(&mut self, prepared: Prepared, reporter: JobReporter) -> Vec<Event> {
-        let Prepared { spec, text, image } = prepared;
-        let same = spec.same_containers(&self.spec) && image.id == self.record.image.id;
-        let record = Record {
-            spec: text,
-            generation: if same { self.record.generation } else { self.record.generation + 1 },
-            wanted: match (spec.state, self.record.wanted) {
-                (Some(state), _) => wanted(state),
-                // Whoever applies one that is on its way out wants it back.
-                (None, Wanted::Gone { .. }) => Wanted::Running,
-                (None, before) => before,
-            },
-            image,
-            latch: None,
-        };
-        let before = Box::new((self.spec.clone(), self.record.clone()));
-        let changed = self.change(spec, record);
-        self.set_to_work(reporter, Undo::Return(before), changed)
-    }
-
-    fn order(&mut self, order: Order, reporter: JobReporter) -> Vec<Event> {
-        let record = match order {
-            Order::Start | Order::Restart => Record { wanted: Wanted::Running, latch: None, ..self.record.clone() },
-            Order::Stop => Record { wanted: Wanted::Stopped, ..self.record.clone() },
-            Order::Delete { keep_data } => Record { wanted: Wanted::Gone { keep_data }, ..self.record.clone() },
-        };
-        let changed = self.change(self.spec.clone(), record).map(|mut events| {
-            events.extend((order == Order::Restart).then_some(Event::Again));
-            events
-        });
-        self.set_to_work(reporter, Undo::Nothing, changed)
-    }
-
-    fn set_to_work(&mut self, reporter: JobReporter, undo: Undo, changed: Result<Vec<Event>, Error>) -> Vec<Event> {
-        match changed {
-            Ok(events) => {
-                self.work = Some(Work { reporter, undo, cause: None });
-                events
-            }
-            Err(error) => {
-                reporter.finish(JobResult::Failed, Some(error));
-                Vec::new()
-            }
-        }
-    }
-
-    /// From now on this holds; it is on record before anything is done.
-    fn change(&mut self, spec: Spec, record: Record) -> Result<Vec<Event>, Error> {
-        self.tools.store.keep(&spec.name, &record)?;
-        let nics = spec.nics != self.spec.nics;
-        if spec.program != self.spec.program || matches!(self.record.wanted, Wanted::Gone { .. }) {
-            self.shelf = Shelf::open(&self.tools, &spec);
-        }
-        (self.spec, self.record, self.older) = (spec, record, false);
-        Ok(vec![Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics }])
-    }
-
-    /// Ends the Job if there is nothing more to wait for, or takes back what it has done.
-    fn judge(&mut self) -> Vec<Event> {
-        let Some(work) = &mut self.work else { return Vec::new() };
-        if let Some(effect) = self.machine.doing().filter(|effect| **effect != Effect::Look) {
-            work.reporter.report(0.5, step(effect));
-        }
-        let Some(rest) = self.machine.rest(&self.spec.name) else { return Vec::new() };
-        let undo = std::mem::replace(&mut work.undo, Undo::Nothing);
-        match (rest, undo) {
-            (Ok(()), _) => {
-                if let Some(Work { reporter, cause, .. }) = self.work.take() {
-                    let result = if cause.is_some() { JobResult::RolledBack } else { JobResult::Done };
-                    reporter.finish(result, cause);
-                }
-                Vec::new()
-            }
-            (Err(error), Undo::Nothing) => {
-                if let Some(Work { reporter, cause, .. }) = self.work.take() {
-                    reporter.finish(JobResult::Failed, Some(cause.unwrap_or(error)));
-                }
-                Vec::new()
-            }
-            (Err(error), Undo::Forget { keep_data }) => {
-                work.cause = Some(error);
-                let record = Record { wanted: Wanted::Gone { keep_data }, ..self.record.clone() };
-                self.turn_back(self.spec.clone(), record)
-            }
-            (Err(error), Undo::Return(before)) => {
-                work.cause = Some(error);
-                // With its generation: what was made in between goes, and what still runs of before stays.
-                let (spec, record) = *before;
-                self.turn_back(spec, record)
-            }
-        }
-    }
-
-    fn turn_back(&mut self, spec: Spec, record: Record) -> Vec<Event> {
-        let changed = self.change(spec, record);
-        changed.unwrap_or_else(|error| vec![Event::Failed(error)])
-    }
-
     fn vanish(mut self) {
         let name = self.spec.name;
         self.tools.status.send_modify(|status| drop(status.vplcs.remove(&name)));
         drop(self.tools.words.send(Word::Vanished(name)));
-        if let Some(Work { reporter, cause, .. }) = self.work.take() {
-            let result = if cause.is_some() { JobResult::Failed } else { JobResult::Done };
-            reporter.finish(result, cause);
+        if let Some(work) = self.work.take() {
+            work.vanished();
         }
     }
 
@@ -378,6 +281,7 @@ impl Worker {
         }
         match event {
             Event::Failed(error) => tracing::warn!(vplc = self.spec.name, "{error}"),
+            Event::Claimed(lost) => self.shelf.note_claim(lost.clone()),
             // The newest record was lost. A PLC is not restarted for that: what runs is what was wanted.
             Event::Seen(Sight { runtime: Some(runtime), .. }, _) if self.older => {
                 self.older = false;
@@ -389,60 +293,6 @@ impl Worker {
             }
             _ => {}
         }
-    }
-
-    /// Begins what takes time.
-    fn begin(&self, effect: Effect) -> BoxFuture<'static, Event> {
-        let Tools { engine, nics, store, .. } = self.tools.clone();
-        if let Effect::Claim { container } = effect {
-            // A runtime of another image that does not run the program goes back to the one before.
-            let strict = self.work.as_ref().is_some_and(|work| matches!(work.undo, Undo::Return(_)));
-            return self.shelf.claim(container, strict);
-        }
-        let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
-        tracing::debug!(vplc = spec.name, ?effect, "begins");
-        async move {
-            let done: Result<Event, Error> = async {
-                let name = spec.name.as_str();
-                let image = &record.image.id;
-                match effect {
-                    Effect::Look => {
-                        let holder = engine.find(name, Role::Holder).await?;
-                        let runtime = engine.find(name, Role::Runtime).await?;
-                        return Ok(Event::Seen(Sight { holder, runtime }, started.elapsed()));
-                    }
-                    Effect::ReadLines => {
-                        // Without its last words it is no less dead.
-                        return Ok(Event::Lines(engine.last_lines(name, LAST_LINES).await.unwrap_or_default()));
-                    }
-                    Effect::FetchImage => fetch_again(engine.as_ref(), &spec, &record.image).await?,
-                    Effect::CreateHolder => engine.create(&Plan::holder(&spec, record.generation, image)).await?,
-                    Effect::CreateRuntime => engine.create(&Plan::runtime(&spec, record.generation, image)).await?,
-                    Effect::StartHolder => engine.start(name, Role::Holder).await?,
-                    Effect::StartRuntime => engine.start(name, Role::Runtime).await?,
-                    Effect::AttachNics { pid } => nics.attach(name, &spec.nics, pid).await?,
-                    Effect::DetachNics => nics.detach(name).await?,
-                    Effect::StopRuntime => engine.stop(name, Role::Runtime, spec.stop_grace).await?,
-                    Effect::StopHolder => engine.stop(name, Role::Holder, Duration::ZERO).await?,
-                    Effect::RemoveRuntime => engine.remove(name, Role::Runtime).await?,
-                    Effect::RemoveHolder => engine.remove(name, Role::Holder).await?,
-                    Effect::RemoveData => {
-                        engine.remove_volume(name).await?;
-                        store.forget_programs(name)?;
-                    }
-                    Effect::KeepLatch(_)
-                    | Effect::Pause(_)
-                    | Effect::Prove(_)
-                    | Effect::Claim { .. }
-                    | Effect::Retry { .. }
-                    | Effect::Vanish => {}
-                }
-                Ok(Event::Done)
-            }
-            .await;
-            done.unwrap_or_else(Event::Failed)
-        }
-        .boxed()
     }
 
     /// Shows what has changed.
@@ -470,7 +320,10 @@ impl Worker {
             restarts: self.machine.restarts(),
             plc: self.shelf.plc(),
             program: self.shelf.active().cloned(),
-            error: self.machine.error().cloned().or(latch.map(|latch| latched(&self.spec.name, latch))),
+            versions: self.shelf.versions(),
+            error: (self.machine.error().cloned())
+                .or_else(|| latch.map(|latch| latched(&self.spec.name, latch)))
+                .or_else(|| self.shelf.lost().cloned()),
         };
         if status.container != self.told.container {
             status.since = now_micros();
@@ -496,6 +349,8 @@ fn rules(spec: &Spec, record: &Record, shelf: &Shelf) -> Rules {
         unhealthy: spec.health.as_ref().map_or(Unhealthy::Report, |health| health.on_unhealthy),
         latch: record.latch.clone(),
         claim: spec.program.as_ref().map(|_| Claim { container: shelf.claimed() }),
+        trial: record.trial.is_some(),
+        health_limit: spec.health_limit(),
     }
 }
 
@@ -503,36 +358,6 @@ const fn wanted(state: Desired) -> Wanted {
     match state {
         Desired::Running => Wanted::Running,
         Desired::Stopped => Wanted::Stopped,
-    }
-}
-
-/// The image is the one that was pinned, or it is fetched again as that very one.
-async fn fetch_again(engine: &dyn Engine, spec: &Spec, image: &Pinned) -> Result<(), EngineError> {
-    if engine.image(&image.id).await?.is_some() {
-        return Ok(());
-    }
-    if image.digest.is_empty() {
-        let reason =
-            format!("\"{}\" was removed, and it did not come from a registry; apply it with its archive", image.id);
-        return Err(EngineError::NoImage { image: spec.image.reference.clone(), reason });
-    }
-    engine.pull(&image.digest, &|_, _| {}).await
-}
-
-/// What is being done, for people.
-fn step(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::Look => "looking",
-        Effect::FetchImage => "fetching the image",
-        Effect::CreateHolder | Effect::StartHolder => "making the network namespace",
-        Effect::AttachNics { .. } => "attaching the NICs",
-        Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
-        Effect::Claim { .. } => "claiming the runtime",
-        Effect::StopRuntime => "stopping the runtime",
-        Effect::DetachNics => "detaching the NICs",
-        Effect::ReadLines => "reading the last output",
-        Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => "removing",
-        Effect::KeepLatch(_) | Effect::Pause(_) | Effect::Prove(_) | Effect::Retry { .. } | Effect::Vanish => "ending",
     }
 }
 

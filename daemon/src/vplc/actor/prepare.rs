@@ -41,6 +41,7 @@ pub(super) struct Preparation {
     pub(super) spec: Spec,
     pub(super) text: String,
     pub(super) archive: Option<File>,
+    pub(super) pin: Option<String>,
     pub(super) caller: u32,
 }
 
@@ -112,6 +113,13 @@ impl Preparation {
         let progress = |share: f64, step: &str| reporter.report(share * IMAGE_SHARE, step);
         if let Some(archive) = self.archive.take() {
             self.engine.load(archive, &progress).await?;
+        }
+        if let Some(pin) = &self.pin {
+            if self.engine.image(pin).await?.is_none() && pin.contains('@') && self.spec.image.pull != Pull::Never {
+                self.engine.pull(pin, &progress).await?;
+            }
+            let missing = || EngineError::NoImage { image: pin.clone(), reason: "it is not here any more".to_owned() };
+            return self.engine.image(pin).await?.ok_or_else(missing);
         }
         let here = self.engine.image(reference).await?;
         match (here, self.spec.image.pull) {

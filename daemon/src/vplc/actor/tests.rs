@@ -84,7 +84,7 @@ impl Domain {
     }
 
     async fn apply(&self, spec: &str) -> (JobResult, Option<Kind>) {
-        let application = Application { spec: spec.to_owned(), archive: None, caller: 0 };
+        let application = Application { spec: spec.to_owned(), archive: None, pin: None, caller: 0 };
         let id = self.handle.apply(application).await.unwrap();
         self.end(id).await
     }
@@ -146,6 +146,67 @@ async fn a_change_that_fails_anywhere_is_taken_back() {
     }
 }
 
+/// Wherever the daemon ends, the next one takes the change back that had not proved itself.
+#[tokio::test]
+async fn a_change_that_the_end_of_the_daemon_interrupts_is_taken_back() {
+    // Before the stop, between both, and when the new one runs but has not proved itself.
+    for changes in [5, 6, 8, 12] {
+        let domain = Domain::start();
+        assert_eq!(domain.apply(SPEC).await, DONE);
+        let before = domain.engine.table().containers["vplc.a"].generation;
+        domain.engine.table().hangs = Some(changes);
+        let spec = format!("{SPEC}memory: 64M\n");
+        let application = Application { spec: spec.clone(), archive: None, pin: None, caller: 0 };
+        domain.handle.apply(application).await.unwrap();
+        let done = async {
+            while domain.engine.table().changes <= changes.min(11) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), done).await.expect("the change gets so far");
+        assert_eq!(domain.handle.status().borrow().vplcs["a"].spec, spec, "{changes}");
+        domain.engine.table().hangs = None;
+        let domain = domain.restart().await;
+        let mut status = domain.handle.status();
+        let back = |status: &VplcsStatus| status.vplcs.get("a").is_some_and(|vplc| vplc.spec == SPEC);
+        status.wait_for(back).await.unwrap();
+        assert_eq!(domain.end(1).await, (JobResult::RolledBack, Some(Kind::Failed)), "{changes}");
+        assert!(matches!(domain.condition(), Some(Condition::Running { .. })), "{changes}");
+        assert_eq!(domain.engine.table().containers["vplc.a"].generation, before, "{changes}");
+        // It is over: another daemon finds nothing to take back, and the next change is another one.
+        let domain = domain.restart().await;
+        assert!(domain.jobs.get(1).is_none());
+        let mut status = domain.handle.status();
+        status.wait_for(|status| status.vplcs.get("a").is_some_and(|vplc| vplc.container == "running")).await.unwrap();
+        assert_eq!(domain.apply(&spec).await, DONE);
+        assert_eq!(domain.engine.table().containers["vplc.a"].generation, before + 2);
+    }
+}
+
+#[tokio::test]
+async fn another_image_changes_nothing_else_and_comes_back_by_its_digest() {
+    let domain = Domain::start();
+    assert_eq!(domain.apply(SPEC).await, DONE);
+    let upgrade = async |reference: &str, pin: Option<&str>| {
+        let (reference, pin) = (reference.to_owned(), pin.map(ToOwned::to_owned));
+        let upgrade = Upgrade { reference, archive: None, pin, caller: 0 };
+        let id = domain.handle.upgrade("a".to_owned(), upgrade).await?;
+        Ok::<_, Error>(domain.end(id).await)
+    };
+    let image = || domain.handle.status().borrow().vplcs["a"].image.clone();
+    assert_eq!(image(), "plc:1 plc:1");
+    assert_eq!(upgrade("plc:2", None).await.unwrap(), DONE);
+    assert_eq!(
+        (image().as_str(), domain.handle.status().borrow().vplcs["a"].spec.as_str()),
+        ("plc:2 plc:2", SPEC.replace("plc:1", "plc:2").as_str())
+    );
+    assert_eq!(upgrade("plc:2", Some("plc:1")).await.unwrap(), DONE);
+    assert_eq!(image(), "plc:2 plc:1");
+    assert_eq!(upgrade("plc:2", Some("sha256:gone")).await.unwrap(), (JobResult::Failed, Some(Kind::ImageUnavailable)));
+    assert_eq!(image(), "plc:2 plc:1");
+    assert_eq!(upgrade("no tag", None).await.unwrap_err().kind, Kind::InvalidVplc);
+}
+
 #[tokio::test]
 async fn what_was_wanted_outlives_the_daemon() {
     let domain = Domain::start();
@@ -175,7 +236,7 @@ async fn what_was_wanted_outlives_the_daemon() {
 #[tokio::test]
 async fn one_job_at_a_time_works_on_a_vplc() {
     let domain = Domain::start();
-    let application = || Application { spec: SPEC.to_owned(), archive: None, caller: 0 };
+    let application = || Application { spec: SPEC.to_owned(), archive: None, pin: None, caller: 0 };
     let first = domain.handle.apply(application()).await.unwrap();
     assert_eq!(domain.handle.apply(application()).await.unwrap_err().kind, Kind::Busy);
     assert_eq!(domain.end(first).await, DONE);
@@ -186,7 +247,7 @@ async fn one_job_at_a_time_works_on_a_vplc() {
 async fn a_program_needs_its_section_and_a_vplc_that_runs() {
     let domain = Domain::start();
     let rollback =
-        async |name: &str| domain.handle.program(name.to_owned(), ProgramOrder::Rollback, 0).await.unwrap_err();
+        async |name: &str| domain.handle.program(name.to_owned(), ProgramOrder::Rollback(None), 0).await.unwrap_err();
     assert_eq!(rollback("a").await.kind, Kind::UnknownVplc);
     assert_eq!(domain.apply(SPEC).await, DONE);
     let error = rollback("a").await;

@@ -23,6 +23,8 @@ pub struct Table {
     pub changes: usize,
     /// The request with this number fails.
     pub fails: Option<usize>,
+    /// The request with this number and those after it are done and never answered, as for a daemon that ends.
+    pub hangs: Option<usize>,
     pids: i32,
 }
 
@@ -52,6 +54,9 @@ impl ScriptedEngine {
         } else {
             Ok(change(&mut table))
         };
+        if table.hangs.is_some_and(|first| table.changes > first) {
+            return std::future::pending().boxed();
+        }
         std::future::ready(result).boxed()
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::vplc::spec::{Restart, Unhealthy};
 
 /// An engine as simple as can be, which does what the machine says.
 struct World {
@@ -12,13 +13,16 @@ struct World {
     fails: Option<usize>,
     pause: bool,
     proof: bool,
+    /// It is waited for that the runtime gets healthy.
+    awaits: bool,
     latch: Option<Latch>,
     vanished: bool,
 }
 
 fn rules(wanted: Wanted) -> Rules {
     let restart = Restart { limit: 3, window: Duration::from_mins(10), ..Restart::default() };
-    Rules { wanted, generation: 1, restart, unhealthy: Unhealthy::Report, latch: None, claim: None }
+    let (unhealthy, health_limit) = (Unhealthy::Report, Duration::from_mins(1));
+    Rules { wanted, generation: 1, restart, unhealthy, latch: None, claim: None, trial: false, health_limit }
 }
 
 impl World {
@@ -36,6 +40,7 @@ impl World {
             fails: None,
             pause: false,
             proof: false,
+            awaits: false,
             latch: None,
             vanished: false,
         }
@@ -82,6 +87,10 @@ impl World {
             }
             Effect::Prove(_) => {
                 self.proof = true;
+                return None;
+            }
+            Effect::Await(_) => {
+                self.awaits = true;
                 return None;
             }
             Effect::KeepLatch(latch) => {
@@ -422,4 +431,108 @@ fn a_daemon_that_ends_around_the_claim_makes_it_good() {
     fourth.sight.runtime.as_mut().unwrap().condition = Condition::Created;
     fourth.start();
     assert_eq!(names(&fourth.done), ["DetachNics", "StartRuntime", "Claim", "AttachNics"]);
+}
+
+/// A change that is on trial: what ran before is of the generation 1.
+fn trial() -> Rules {
+    Rules { generation: 2, trial: true, ..claiming(None) }
+}
+
+#[test]
+fn what_is_on_trial_proves_its_plc_last() {
+    let mut world = World::new(Wanted::Running);
+    world.start();
+    let length = world.done.len();
+    world.tell(Event::Rules { rules: trial(), nics: false });
+    assert_eq!(world.machine.rest("a"), None, "the PLC is not proved yet");
+    world.settle();
+    let done = names(&world.done[length..]);
+    assert!(done.ends_with(&["StartRuntime", "Claim", "AttachNics", "ProvePlc"].map(ToOwned::to_owned)), "{done:?}");
+    assert_eq!(world.machine.rest("a"), Some(Ok(())));
+    // Once it has passed, it is as any other.
+    let claim = world.machine.rules.claim.clone();
+    world.tell(Event::Rules { rules: Rules { trial: false, claim, ..trial() }, nics: false });
+    assert!(world.done.last().is_some_and(|last| matches!(last, Effect::ProvePlc { .. })), "{:?}", world.done);
+    world.crash(1);
+    world.settle();
+    assert_eq!((world.machine.restarts(), world.running()), (1, true));
+}
+
+#[test]
+fn the_first_end_on_trial_is_the_last_and_none_of_what_was_before() {
+    for policy in [Policy::Always, Policy::Never] {
+        let restart = Restart { policy, limit: 1, ..Restart::default() };
+        let mut world = World::over(Sight::default(), Rules { restart: restart.clone(), ..rules(Wanted::Running) });
+        world.start();
+        world.settle();
+        world.tell(Event::Rules { rules: Rules { restart: restart.clone(), ..trial() }, nics: false });
+        world.crash(7);
+        let Some(Err(error)) = world.machine.rest("a") else { panic!("{:?}", world.machine.rest("a")) };
+        assert_eq!(error.kind, Kind::VplcFailed);
+        assert!(error.message.contains("exit code 7 after it was changed. Its last line was: last"), "{error}");
+        assert_eq!((world.machine.restarts(), &world.latch), (0, &None));
+        // Back: it runs, although a single end would be enough for it to be left alone.
+        world.tell(Event::Rules { rules: Rules { restart, ..rules(Wanted::Running) }, nics: false });
+        world.settle();
+        assert!(world.running() && world.machine.latch().is_none(), "{policy:?}");
+        assert!(world.sight.runtime.as_ref().is_some_and(|runtime| runtime.generation == 1));
+        assert_eq!(world.machine.rest("a"), Some(Ok(())));
+    }
+}
+
+#[test]
+fn a_runtime_that_ends_while_it_is_claimed_is_looked_at() {
+    let mut world = World::over(Sight::default(), trial());
+    world.fails = Some(6);
+    world.start();
+    assert_eq!(names(&world.done[6..]), ["Claim"]);
+    world.settle();
+    let mut machine = Machine::new(trial());
+    machine.step(Event::Turn);
+    machine.step(Event::Engine(true));
+    let Condition::Running { pid, .. } = world.sight.runtime.as_ref().unwrap().condition else { panic!() };
+    assert!(
+        matches!(machine.step(Event::Seen(world.sight.clone(), Duration::ZERO))[..], [Effect::Claim { .. }]),
+        "{pid}"
+    );
+    assert_eq!(machine.step(Event::Ended), [Effect::Look]);
+    let exit = Exit { code: 3, out_of_memory: false };
+    world.sight.runtime.as_mut().unwrap().condition = Condition::Exited(exit);
+    assert_eq!(machine.step(Event::Seen(world.sight.clone(), Duration::ZERO)), [Effect::ReadLines]);
+    machine.step(Event::Lines(Vec::new()));
+    assert!(matches!(machine.rest("a"), Some(Err(error)) if error.message.contains("exit code 3")));
+}
+
+#[test]
+fn health_is_waited_for_as_long_as_it_may_take() {
+    let mut world = World::new(Wanted::Running);
+    world.start();
+    world.settle();
+    let ill = |world: &mut World, wellness| {
+        let Condition::Running { pid, .. } = world.sight.runtime.as_ref().unwrap().condition else { panic!() };
+        world.sight.runtime.as_mut().unwrap().condition = Condition::Running { pid, wellness };
+        world.tell(Event::Stirred);
+    };
+    ill(&mut world, Wellness::Starting);
+    assert!(world.awaits);
+    assert_eq!(world.machine.rest("a"), None);
+    world.tell(Event::Late);
+    assert!(
+        matches!(world.machine.rest("a"), Some(Err(error)) if error.message.contains("did not get healthy within 60 s"))
+    );
+    ill(&mut world, Wellness::Healthy);
+    assert_eq!(world.machine.rest("a"), Some(Ok(())));
+    assert!(world.running());
+}
+
+#[test]
+fn an_ill_runtime_on_trial_is_not_restarted_but_taken_back() {
+    let mut world = World::over(Sight::default(), Rules { unhealthy: Unhealthy::Restart, ..trial() });
+    world.start();
+    let Condition::Running { pid, .. } = world.sight.runtime.as_ref().unwrap().condition else { panic!() };
+    world.sight.runtime.as_mut().unwrap().condition = Condition::Running { pid, wellness: Wellness::Unhealthy };
+    world.tell(Event::Stirred);
+    world.settle();
+    assert_eq!(world.count(&Effect::StopRuntime), 0);
+    assert!(matches!(world.machine.rest("a"), Some(Err(error)) if error.kind == Kind::VplcFailed));
 }

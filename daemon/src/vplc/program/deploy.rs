@@ -247,13 +247,18 @@ impl Driver<'_> {
     /// A program is good when it has been RUNNING for a while at each look, without the runtime being away in between.
     async fn verify(&self, deployment: &Deployment) -> Result<(), Failure> {
         self.report(deployment, 0.8, "verifying");
+        self.steady().await.map_err(Failure::lasting)
+    }
+
+    /// Returns when the program has been RUNNING for a while.
+    pub(super) async fn steady(&self) -> Result<(), Error> {
         let (begun, mut running_since) = (Instant::now(), None::<Instant>);
         loop {
             let state = match self.runtime.plc().await {
                 Ok(state) => Ok(state),
                 // A runtime that its program takes with it is gone, and back, and gone again.
                 Err(error) if error.is_passing() => Err(error),
-                Err(error) => return Err(Failure::lasting(error.about(self.vplc))),
+                Err(error) => return Err(error.about(self.vplc)),
             };
             let shown = match &state {
                 Ok(state) => format!("is \"{}\"", state.as_str()),
@@ -261,7 +266,7 @@ impl Driver<'_> {
             };
             let failed = |text: &str| {
                 let text = format!("The program on the vPLC \"{}\" {text}: its state {shown}.", self.vplc);
-                Err(Failure::lasting(Error::new(Kind::ProgramFailed, text)))
+                Err(Error::new(Kind::ProgramFailed, text))
             };
             match (state, running_since) {
                 (Ok(PlcState::Running), Some(since)) if since.elapsed() >= self.patience.steady => return Ok(()),

@@ -66,14 +66,15 @@ impl Programs {
     /// Makes the runtime in a new container the daemon's own, waits for it if need be, and brings it the program that the former one
     /// had. To be called while the container is on no network. It may be called again after an error, or if it was dropped halfway.
     ///
-    /// A program that does not run on the new runtime is an error if `strict`; otherwise the runtime is claimed without it.
+    /// A program that does not run on the new runtime is an error if `strict`; otherwise the runtime is claimed without it, and the
+    /// reason is what is returned.
     pub async fn claim(
         &self,
         container: &str,
         strict: bool,
         progress: &dyn Progress,
         cancel: &CancellationToken,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Error>, Error> {
         self.runtime.expect_new_certificate()?;
         let deadline = Instant::now() + self.patience.start;
         while let Err(error) = self.runtime.claim().await {
@@ -84,13 +85,28 @@ impl Programs {
         }
         // What was being deployed to the former container when the daemon ended.
         let resumed = self.resume(progress, cancel).await?;
-        if !matches!(resumed, Some((_, Outcome::Deployed | Outcome::RolledBack(_))))
-            && let Some((_, outcome)) = self.redeploy(progress, cancel).await?
-            && let Some(error) = outcome.error().filter(|_| strict)
-        {
+        let put = match resumed {
+            Some((_, Outcome::Deployed | Outcome::RolledBack(_))) => None,
+            _ => self.redeploy(progress, cancel).await?,
+        };
+        let lost = put.and_then(|(_, outcome)| match outcome {
+            Outcome::Deployed => None,
+            Outcome::Unchanged(error) | Outcome::RolledBack(error) | Outcome::Lost { error, .. } => Some(error),
+        });
+        if let Some(error) = lost.clone().filter(|_| strict) {
             return Err(error);
         }
-        Ok(self.runtime.keep_claimed(container)?)
+        self.runtime.keep_claimed(container)?;
+        Ok(lost)
+    }
+
+    /// Proves that the active version runs, as a deployment does; there may be none.
+    pub async fn prove(&self, progress: &dyn Progress, cancel: &CancellationToken) -> Result<(), Error> {
+        let _work = self.begin().await?;
+        if self.active().await.is_none() {
+            return Ok(());
+        }
+        self.driver(progress, cancel).steady().await
     }
 
     /// The version that is on the runtime; `None` if none is, or one that is not ours.
@@ -160,22 +176,28 @@ impl Programs {
         done.map(|outcome| (version, outcome))
     }
 
-    /// Puts the version on the runtime that proved to run before the one that is there now.
+    /// Puts this version on the runtime again; if none is named, the one that proved to run before the one that is there now.
     pub async fn rollback(
         &self,
+        version: Option<u32>,
         progress: &dyn Progress,
         cancel: &CancellationToken,
     ) -> Result<(Version, Outcome), Error> {
         let _work = self.begin().await?;
-        let before = with_store(&self.store, |store| {
+        let found = with_store(&self.store, move |store| {
             let active = store.active().map(|version| version.number);
-            store.before(active).and_then(|number| store.version(number).cloned())
+            version.or_else(|| store.before(active)).and_then(|number| store.version(number).cloned())
         });
-        let Some(version) = before.await? else {
+        let Some(found) = found.await? else {
+            if let Some(number) = version {
+                let text = format!("There is no version \"{number}\" of the program of the vPLC \"{}\".", self.vplc);
+                return Err(Error::new(Kind::InvalidArgs, text));
+            }
             let text = format!("The vPLC \"{}\" has no earlier program that proved to run.", self.vplc);
             return Err(Error::new(Kind::NotSupported, text));
         };
-        Ok((version.clone(), self.put(version.number, false, progress, cancel).await?))
+        let outcome = self.put(found.number, false, progress, cancel).await?;
+        Ok((found, outcome))
     }
 
     /// Puts the active version on a runtime that does not have it, such as that of a new image; `None` if there is none. There is no

@@ -153,13 +153,8 @@ impl Store {
             Error::new(Kind::Storage, text)
         };
         let mut file = File::open(&path).map_err(|error| damaged(&format!("cannot be opened: {error}")))?;
-        let mut hash = Context::new(&SHA256);
-        let size = copy(&mut file, |bytes| {
-            hash.update(bytes);
-            Ok(())
-        });
-        let size = size.map_err(|error| damaged(&format!("cannot be read: {error}")))?;
-        if size != version.size || hex(hash.finish().as_ref()) != version.sha256 {
+        let hashed = sha256(&mut file).map_err(|error| damaged(&format!("cannot be read: {error}")))?;
+        if hashed != (version.sha256.clone(), version.size) {
             return Err(damaged("is not what it was when it was kept"));
         }
         file.rewind().map_err(|error| damaged(&format!("cannot be read: {error}")))?;
@@ -271,6 +266,16 @@ fn written(source: &mut dyn Read, path: &Path) -> Result<Taken, Error> {
     archive::check(io::BufReader::new(&file))?;
     file.sync_all().map_err(StoreError::of("write", path))?;
     Ok(Taken { path: path.to_owned(), sha256: hex(hash.finish().as_ref()), size })
+}
+
+/// SHA-256 of what is left to read, in hexadecimal digits, and how many bytes that is.
+pub fn sha256(source: &mut impl Read) -> io::Result<(String, u64)> {
+    let mut hash = Context::new(&SHA256);
+    let size = copy(source, |bytes| {
+        hash.update(bytes);
+        Ok(())
+    })?;
+    Ok((hex(hash.finish().as_ref()), size))
 }
 
 fn copy(source: &mut impl Read, mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<u64> {

@@ -49,12 +49,18 @@ struct Glance {
     /// What it does.
     plc: &'static str,
     program: Option<Version>,
+    versions: Arc<[Version]>,
 }
 
 impl Glance {
     async fn at(programs: &Programs) -> Self {
         let plc = programs.runtime().plc().await.map_or("", |plc| plc.as_str());
-        Self { plc, program: programs.active().await }
+        Self::of(programs, plc).await
+    }
+
+    /// What is kept, beside what the PLC does.
+    async fn of(programs: &Programs, plc: &'static str) -> Self {
+        Self { plc, program: programs.active().await, versions: programs.versions().await.into() }
     }
 }
 
@@ -71,6 +77,8 @@ pub(super) struct Shelf {
     ended: Option<Ended>,
     look: Option<BoxFuture<'static, Glance>>,
     glance: Glance,
+    /// Why the runtime that was claimed last does not run the program.
+    lost: Option<Error>,
     /// The deployment that the end of the daemon interrupted, if there is one, was taken up.
     resumed: bool,
     /// The next look is the first one since the runtime was reached.
@@ -88,7 +96,34 @@ impl Shelf {
             programs.map(Arc::new).inspect_err(|error| tracing::error!(vplc = spec.name, "{error}"))
         });
         let (deployment, ended, look) = (None, None, None);
-        Self { programs, pid, deployment, ended, look, glance: Glance::default(), resumed: false, first: true }
+        let (glance, lost) = (Glance::default(), None);
+        Self { programs, pid, deployment, ended, look, glance, lost, resumed: false, first: true }
+    }
+
+    /// The programs, for those who only look at them; an error if the vPLC has none.
+    pub(super) fn programs(&self, vplc: &str) -> Result<Arc<Programs>, Error> {
+        let without = || {
+            let message = format!(
+                "The vPLC \"{vplc}\" takes no programs: its specification has no section \"program\" (add \"program: {{}}\")."
+            );
+            Error::new(Kind::NotSupported, message)
+        };
+        self.programs.clone().ok_or_else(without)?
+    }
+
+    /// Whether its PLC has to run after a change: unless it was seen to do something else, which is nobody's business here.
+    pub(super) fn is_plc_expected(&self) -> bool {
+        self.programs.is_some() && !matches!(self.glance.plc, "stopped" | "empty" | "error")
+    }
+
+    /// Why the runtime that was claimed last does not run the program.
+    pub(super) fn lost(&self) -> Option<&Error> {
+        self.lost.as_ref()
+    }
+
+    /// A runtime was claimed, without its program if there is a reason.
+    pub(super) fn note_claim(&mut self, lost: Option<Error>) {
+        self.lost = lost;
     }
 
     /// Which container was claimed last.
@@ -104,6 +139,11 @@ impl Shelf {
     /// The program that is on the runtime.
     pub(super) fn active(&self) -> Option<&Version> {
         self.glance.program.as_ref()
+    }
+
+    /// All versions of the program that are kept, the oldest first.
+    pub(super) fn versions(&self) -> Arc<[Version]> {
+        self.glance.versions.clone()
     }
 
     /// Learns where the runtime can be reached: its own process if somebody killed the holder.
@@ -123,9 +163,23 @@ impl Shelf {
             let claimed = match programs {
                 Some(Ok(programs)) => programs.claim(&container, strict, &Unseen, &CancellationToken::new()).await,
                 Some(Err(error)) => Err(error),
+                None => Ok(None),
+            };
+            claimed.map_or_else(Event::Failed, Event::Claimed)
+        }
+        .boxed()
+    }
+
+    /// Sees that the PLC runs, if it has to and if it has a program.
+    pub(super) fn prove(&self, needed: bool) -> BoxFuture<'static, Event> {
+        let programs = self.programs.clone().filter(|_| needed);
+        async move {
+            let proved = match programs {
+                Some(Ok(programs)) => programs.prove(&Unseen, &CancellationToken::new()).await,
+                Some(Err(error)) => Err(error),
                 None => Ok(()),
             };
-            claimed.map_or_else(Event::Failed, |()| Event::Done)
+            proved.map_or_else(Event::Failed, |()| Event::Done)
         }
         .boxed()
     }
@@ -150,7 +204,7 @@ impl Shelf {
                     ProgramOrder::Deploy(file) => {
                         programs.deploy(file, &format!("user {caller}"), &reporter, &cancel).await
                     }
-                    ProgramOrder::Rollback => programs.rollback(&reporter, &cancel).await,
+                    ProgramOrder::Rollback(version) => programs.rollback(version, &reporter, &cancel).await,
                 },
             };
             let glance = Glance::at(&programs).await;
@@ -167,8 +221,8 @@ impl Shelf {
             self.look = None;
             self.glance.plc = "";
             (self.resumed, self.first) = (false, true);
-            if self.glance.program.is_none() {
-                self.glance.program = programs.active().await;
+            if self.glance.versions.is_empty() {
+                self.glance = Glance::of(programs, "").await;
             }
             return None;
         }
@@ -208,6 +262,9 @@ impl Shelf {
             ended = wait(&mut self.deployment) => {
                 self.deployment = None;
                 self.glance = ended.2.clone();
+                if matches!(ended.1, Ok(Some(Outcome::Deployed | Outcome::RolledBack(_)))) {
+                    self.lost = None;
+                }
                 self.ended = Some(ended);
             }
             glance = wait(&mut self.look) => {

@@ -12,6 +12,7 @@
 //! | `STUB_TOKEN_SECONDS` | how long a token is valid, default 900 |
 //! | `STUB_VERSION` | the version it tells, default `4.1.9` |
 //! | `STUB_EXIT` | `SECONDS:CODE`: ends so long after its start |
+//! | `STUB_COMPILE` | `fail`: no program compiles |
 //! | `STUB_FAULT` | what is wrong with its answers, see `rest::Fault`; a file `fault` in `STUB_WORK` says otherwise from then on |
 //!
 //! The file `stub.json` in a program says how the program behaves: `{"number": 7, "behaviour": "never-running"}`, see

@@ -1,0 +1,145 @@
+//! How a worker does what its machine says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::time::sleep;
+
+use super::{LAST_LINES, Tools, Worker};
+use crate::core::error::Error;
+use crate::vplc::engine::{Condition, Engine, EngineError, Plan, Role};
+use crate::vplc::machine::{Effect, Event, Sight};
+use crate::vplc::spec::Spec;
+use crate::vplc::store::Pinned;
+
+/// Between two looks whether a runtime is still there that something is done with.
+const LOOK_PACE: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Begins what takes time.
+    pub(super) fn begin(&self, effect: Effect) -> BoxFuture<'static, Event> {
+        let Tools { engine, nics, store, .. } = self.tools.clone();
+        // What is on trial goes back to what was before if it does not run the program.
+        let plc = self.record.trial.as_ref().is_some_and(|trial| trial.plc);
+        if let Effect::Claim { container } = effect {
+            let ended = until_ended(engine, self.spec.name.clone(), container.clone());
+            return unless(ended, self.shelf.claim(container, plc));
+        }
+        if let Effect::ProvePlc { container } = effect {
+            return unless(until_ended(engine, self.spec.name.clone(), container), self.shelf.prove(plc));
+        }
+        let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
+        tracing::debug!(vplc = spec.name, ?effect, "begins");
+        async move {
+            let done: Result<Event, Error> = async {
+                let name = spec.name.as_str();
+                let image = &record.image.id;
+                match effect {
+                    Effect::Look => {
+                        let holder = engine.find(name, Role::Holder).await?;
+                        let runtime = engine.find(name, Role::Runtime).await?;
+                        return Ok(Event::Seen(Sight { holder, runtime }, started.elapsed()));
+                    }
+                    Effect::ReadLines => {
+                        // Without its last words it is no less dead.
+                        return Ok(Event::Lines(engine.last_lines(name, LAST_LINES).await.unwrap_or_default()));
+                    }
+                    Effect::FetchImage => fetch_again(engine.as_ref(), &spec, &record.image).await?,
+                    Effect::CreateHolder => engine.create(&Plan::holder(&spec, record.generation, image)).await?,
+                    Effect::CreateRuntime => engine.create(&Plan::runtime(&spec, record.generation, image)).await?,
+                    Effect::StartHolder => engine.start(name, Role::Holder).await?,
+                    Effect::StartRuntime => engine.start(name, Role::Runtime).await?,
+                    Effect::AttachNics { pid } => nics.attach(name, &spec.nics, pid).await?,
+                    Effect::DetachNics => nics.detach(name).await?,
+                    Effect::StopRuntime => engine.stop(name, Role::Runtime, spec.stop_grace).await?,
+                    Effect::StopHolder => engine.stop(name, Role::Holder, Duration::ZERO).await?,
+                    Effect::RemoveRuntime => engine.remove(name, Role::Runtime).await?,
+                    Effect::RemoveHolder => engine.remove(name, Role::Holder).await?,
+                    Effect::RemoveData => {
+                        engine.remove_volume(name).await?;
+                        store.forget_programs(name)?;
+                    }
+                    Effect::KeepLatch(_)
+                    | Effect::Pause(_)
+                    | Effect::Prove(_)
+                    | Effect::Await(_)
+                    | Effect::Claim { .. }
+                    | Effect::ProvePlc { .. }
+                    | Effect::Retry { .. }
+                    | Effect::Vanish => {}
+                }
+                Ok(Event::Done)
+            }
+            .await;
+            done.unwrap_or_else(Event::Failed)
+        }
+        .boxed()
+    }
+}
+
+/// Does the work, unless the runtime ends before.
+fn unless(
+    ended: impl Future<Output = ()> + Send + 'static,
+    work: BoxFuture<'static, Event>,
+) -> BoxFuture<'static, Event> {
+    async move {
+        tokio::select! {
+            () = ended => Event::Ended,
+            event = work => event,
+        }
+    }
+    .boxed()
+}
+
+/// Returns when this container of a vPLC does not run any more. Asked now and then, because the machine takes in no events of the
+/// engine while something is done.
+async fn until_ended(engine: Arc<dyn Engine>, vplc: String, container: String) {
+    loop {
+        sleep(LOOK_PACE).await;
+        // An engine that does not answer says nothing about the container.
+        if let Ok(found) = engine.find(&vplc, Role::Runtime).await {
+            let running = |condition| matches!(condition, Condition::Running { .. });
+            if !found.is_some_and(|found| found.id == container && running(found.condition)) {
+                return;
+            }
+        }
+    }
+}
+
+/// The image is the one that was pinned, or it is fetched again as that very one.
+async fn fetch_again(engine: &dyn Engine, spec: &Spec, image: &Pinned) -> Result<(), EngineError> {
+    if engine.image(&image.id).await?.is_some() {
+        return Ok(());
+    }
+    if image.digest.is_empty() {
+        let reason =
+            format!("\"{}\" was removed, and it did not come from a registry; apply it with its archive", image.id);
+        return Err(EngineError::NoImage { image: spec.image.reference.clone(), reason });
+    }
+    engine.pull(&image.digest, &|_, _| {}).await
+}
+
+/// What is being done, for people.
+pub(super) fn step(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Look => "looking",
+        Effect::FetchImage => "fetching the image",
+        Effect::CreateHolder | Effect::StartHolder => "making the network namespace",
+        Effect::AttachNics { .. } => "attaching the NICs",
+        Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
+        Effect::Claim { .. } => "claiming the runtime",
+        Effect::ProvePlc { .. } => "proving the PLC",
+        Effect::StopRuntime => "stopping the runtime",
+        Effect::DetachNics => "detaching the NICs",
+        Effect::ReadLines => "reading the last output",
+        Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => "removing",
+        Effect::KeepLatch(_)
+        | Effect::Pause(_)
+        | Effect::Prove(_)
+        | Effect::Await(_)
+        | Effect::Retry { .. }
+        | Effect::Vanish => "ending",
+    }
+}
