@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use orchestratord::core::error::Kind;
 use orchestratord_dbus::{ManagedObjects, Options, VplcProxy, VplcsProxy};
@@ -16,7 +17,7 @@ use crate::client::{Client, Properties, interface};
 use crate::failure::{FAILED, Failure, SUCCESS};
 use crate::input;
 use crate::interrupt::Interrupt;
-use crate::output::{Moment, Table, complain, print, printable, show};
+use crate::output::{Moment, Table, complain, print, printable, show, size};
 use crate::progress::{self, Reporter};
 use crate::view::{Change, ErrorView, View};
 
@@ -49,8 +50,45 @@ impl ProgramView {
     }
 }
 
+/// What a vPLC uses. What is not known is none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+struct UsageView {
+    cpu: Option<f64>,
+    cpu_time: Option<f64>,
+    memory: Option<u64>,
+    received: Option<u64>,
+    sent: Option<u64>,
+    overruns: Option<u64>,
+}
+
+impl UsageView {
+    fn new(properties: &Properties) -> Self {
+        let seconds = |micros| Duration::from_micros(micros).as_secs_f64();
+        Self {
+            cpu: properties.share("cpu"),
+            cpu_time: properties.number("cpu-time").map(seconds),
+            memory: properties.number("memory"),
+            received: properties.number("received"),
+            sent: properties.number("sent"),
+            overruns: properties.number("overruns"),
+        }
+    }
+
+    /// For people, in one line.
+    fn line(&self) -> String {
+        let parts = [
+            self.cpu.map(|cpu| format!("{cpu:.2} processors")),
+            self.memory.map(|bytes| format!("{} of memory", size(bytes))),
+            self.received.map(|bytes| format!("{} received", size(bytes))),
+            self.sent.map(|bytes| format!("{} sent", size(bytes))),
+            self.overruns.map(|number| format!("{number} overruns")),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 struct VplcView {
     #[serde(skip)]
     path: String,
@@ -63,6 +101,9 @@ struct VplcView {
     restarts: u64,
     plc: String,
     program: Option<ProgramView>,
+    real_time: String,
+    real_time_reason: String,
+    usage: UsageView,
     spec: String,
     last_error: Option<ErrorView>,
 }
@@ -81,6 +122,9 @@ impl VplcView {
             restarts: properties.number("Restarts").unwrap_or_default(),
             plc: text("Plc"),
             program: properties.dictionary("Program").and_then(|program| ProgramView::new(&program)),
+            real_time: text("RealTime"),
+            real_time_reason: text("RealTimeReason"),
+            usage: properties.dictionary("Usage").map(|usage| UsageView::new(&usage)).unwrap_or_default(),
             spec: text("Spec"),
             last_error: properties.error("LastError").and_then(ErrorView::from_pair),
         }
@@ -190,8 +234,17 @@ async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
     let vplcs = vplcs(client.objects().await?);
     let vplcs: Vec<&VplcView> = vplcs.values().collect();
     show(json, &json!({ "engine": engine, "engine_version": version, "vplcs": vplcs }), || {
-        let mut table =
-            Table::new(&["VPLC", "DESIRED", "CONTAINER", "RUNTIME", "SINCE", "RESTARTS", "IMAGE", "LAST ERROR"]);
+        let mut table = Table::new(&[
+            "VPLC",
+            "DESIRED",
+            "CONTAINER",
+            "RUNTIME",
+            "REAL TIME",
+            "SINCE",
+            "RESTARTS",
+            "IMAGE",
+            "LAST ERROR",
+        ]);
         for vplc in &vplcs {
             let restarts = vplc.restarts.to_string();
             let (since, image) = (&vplc.since, vplc.image_name());
@@ -200,6 +253,7 @@ async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
                 &vplc.desired,
                 &vplc.container,
                 &vplc.runtime,
+                &vplc.real_time,
                 since,
                 &restarts,
                 image,
@@ -215,6 +269,8 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "vplc": vplc }), || {
         let restarts = vplc.restarts.to_string();
         let program = vplc.program.as_ref().map(ProgramView::line).unwrap_or_default();
+        let real_time = [vplc.real_time.as_str(), &vplc.real_time_reason].join(" ");
+        let usage = vplc.usage.line();
         let lines = [
             ("vPLC", vplc.name.as_str()),
             ("Desired", &vplc.desired),
@@ -225,6 +281,8 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
             ("Image", &vplc.image),
             ("PLC", &vplc.plc),
             ("Program", &program),
+            ("Real time", real_time.trim_end()),
+            ("Usage", &usage),
             ("Last error", vplc.error()),
         ];
         let line = |(name, value): &(&str, &str)| {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use super::engine::{Condition, Engine, Role};
+
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -17,6 +19,18 @@ impl Process {
     /// the number is still the same, this is the process that was meant.
     pub fn of(pid: i32) -> io::Result<Self> {
         Ok(Self { pid, started: stat(pid, pid)?.started })
+    }
+
+    /// The first process of a container, if that runs and the engine can be asked.
+    pub async fn of_container(engine: &dyn Engine, vplc: &str, role: Role) -> Option<Self> {
+        let ask = async || match engine.find(vplc, role).await.ok()??.condition {
+            Condition::Running { pid, .. } => Some(pid),
+            _ => None,
+        };
+        let pid = ask().await?;
+        let process = Self::of(pid).ok()?;
+        // The same number again, so it had not changed hands when it was looked at.
+        (ask().await? == pid).then_some(process)
     }
 
     /// An error if the process has ended.

@@ -1,6 +1,8 @@
 //! Does for one vPLC what its machine says, and tells the machine what happens.
 
+mod hardware;
 mod programs;
+mod serial;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,14 +13,19 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use self::hardware::Hardware;
 use self::programs::Shelf;
-use super::engine::{Engine, EngineError, Plan, Role, Wellness};
+use self::serial::SerialPorts;
+use super::engine::{Condition, Container, Engine, EngineError, Plan, Role, Wellness};
 use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
 use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
+use super::serial::Ports;
 use super::spec::{Desired, Spec, Unhealthy};
 use super::store::{Latch, Pinned, Record, Store, Wanted};
+use super::usage::{Metric, Usage};
 use crate::core::error::Error;
+use crate::core::history::Point;
 use crate::core::job::{Job, JobReporter, JobResult, Jobs};
 
 /// The first wait before what failed is tried again; each further one is twice as long.
@@ -56,6 +63,10 @@ pub enum Command {
     Program(ProgramOrder, JobReporter, u32),
     /// Start again although the latch has fallen.
     Reset(oneshot::Sender<Result<(), Error>>),
+    /// Tell what it uses.
+    Usage(oneshot::Sender<Usage>),
+    /// Tell what was recorded of its usage since then (seconds since 1970).
+    History(Metric, u64, oneshot::Sender<Vec<Point>>),
 }
 
 /// What a worker tells about the vPLC with this name.
@@ -101,6 +112,10 @@ pub struct Tools {
     pub nics: Arc<dyn Nics>,
     /// The records.
     pub store: Store,
+    /// The serial ports of the host.
+    pub ports: Ports,
+    /// Whether a history of what each vPLC uses is kept.
+    pub history: bool,
     /// All Jobs.
     pub jobs: Jobs,
     /// What the outside sees. Written before a Job ends, so that whoever waited for the Job finds it.
@@ -119,6 +134,8 @@ pub struct Worker {
     older: bool,
     machine: Machine,
     shelf: Shelf,
+    hardware: Hardware,
+    serial: SerialPorts,
     work: Option<Work>,
     started: Instant,
     told: VplcStatus,
@@ -129,9 +146,10 @@ impl Worker {
     /// A vPLC that was found on record.
     pub fn found(tools: Tools, spec: Spec, record: Record, older: bool) -> Self {
         let shelf = Shelf::open(&tools, &spec);
+        let (hardware, serial) = (Hardware::new(&tools, &spec), SerialPorts::new(&tools, &spec));
         let machine = Machine::new(rules(&spec, &record, &shelf));
         let (started, told) = (Instant::now(), VplcStatus::default());
-        Self { tools, spec, record, older, machine, shelf, work: None, started, told, settled: false }
+        Self { tools, spec, record, older, machine, shelf, hardware, serial, work: None, started, told, settled: false }
     }
 
     /// A vPLC that is new. Puts it on record; an error leaves nothing behind.
@@ -164,7 +182,6 @@ impl Worker {
         let mut pause: Option<BoxFuture<'static, ()>> = None;
         let mut proof: Option<BoxFuture<'static, ()>> = None;
         let mut events: VecDeque<Event> = VecDeque::new();
-        self.tell();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -182,6 +199,8 @@ impl Worker {
                     None => return,
                 },
                 () = self.shelf.changed() => {}
+                () = self.hardware.changed() => {}
+                () = self.serial.changed() => {}
                 event = wait(&mut doing) => {
                     doing = None;
                     events.push_back(event);
@@ -220,6 +239,8 @@ impl Worker {
             if let Some(job) = self.shelf.tend(&self.tools, &self.spec.name, running).await {
                 drop(self.tools.words.send(Word::Began(self.spec.name.clone(), job)));
             }
+            self.hardware.tend(self.machine.sight(), &self.shelf);
+            self.serial.tend(self.machine.sight());
             self.tell();
             self.shelf.finish();
         }
@@ -236,6 +257,14 @@ impl Worker {
             Command::Program(order, reporter, caller) => {
                 let running = self.machine.has_programs();
                 self.shelf.begin(&self.spec.name, order, reporter, caller, running);
+                Vec::new()
+            }
+            Command::Usage(reply) => {
+                self.hardware.usage(self.machine.restarts(), self.shelf.overruns(), reply);
+                Vec::new()
+            }
+            Command::History(metric, since, reply) => {
+                drop(reply.send(self.hardware.history(metric, since)));
                 Vec::new()
             }
             Command::Reset(reply) => {
@@ -308,6 +337,10 @@ impl Worker {
         let nics = spec.nics != self.spec.nics;
         if spec.program != self.spec.program || matches!(self.record.wanted, Wanted::Gone { .. }) {
             self.shelf = Shelf::open(&self.tools, &spec);
+        }
+        self.hardware.follow(&spec);
+        if spec.serial != self.spec.serial {
+            self.serial = SerialPorts::new(&self.tools, &spec);
         }
         (self.spec, self.record, self.older) = (spec, record, false);
         Ok(vec![Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics }])
@@ -400,6 +433,7 @@ impl Worker {
             return self.shelf.claim(container, strict);
         }
         let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
+        let ports = self.serial.site();
         tracing::debug!(vplc = spec.name, ?effect, "begins");
         async move {
             let done: Result<Event, Error> = async {
@@ -417,9 +451,14 @@ impl Worker {
                     }
                     Effect::FetchImage => fetch_again(engine.as_ref(), &spec, &record.image).await?,
                     Effect::CreateHolder => engine.create(&Plan::holder(&spec, record.generation, image)).await?,
-                    Effect::CreateRuntime => engine.create(&Plan::runtime(&spec, record.generation, image)).await?,
+                    Effect::CreateRuntime => {
+                        engine.create(&Plan::runtime(&spec, record.generation, image, ports.rules())).await?;
+                    }
                     Effect::StartHolder => engine.start(name, Role::Holder).await?,
-                    Effect::StartRuntime => engine.start(name, Role::Runtime).await?,
+                    Effect::StartRuntime => {
+                        ports.prepare().await;
+                        engine.start(name, Role::Runtime).await?;
+                    }
                     Effect::AttachNics { pid } => nics.attach(name, &spec.nics, pid).await?,
                     Effect::DetachNics => nics.detach(name).await?,
                     Effect::StopRuntime => engine.stop(name, Role::Runtime, spec.stop_grace).await?,
@@ -445,8 +484,8 @@ impl Worker {
         .boxed()
     }
 
-    /// Shows what has changed.
-    fn tell(&mut self) {
+    /// Shows what has changed. To be called before [`Worker::run`], so that nobody can overlook a vPLC that there is.
+    pub fn tell(&mut self) {
         let latch = self.machine.latch().filter(|_| self.record.wanted == Wanted::Running);
         let digest =
             if self.record.image.digest.is_empty() { &self.record.image.id } else { &self.record.image.digest };
@@ -470,6 +509,8 @@ impl Worker {
             restarts: self.machine.restarts(),
             plc: self.shelf.plc(),
             program: self.shelf.active().cloned(),
+            serial: self.serial.status().to_vec(),
+            real_time: self.hardware.real_time().clone(),
             error: self.machine.error().cloned().or(latch.map(|latch| latched(&self.spec.name, latch))),
         };
         if status.container != self.told.container {
@@ -539,6 +580,14 @@ fn step(effect: &Effect) -> &'static str {
 /// How long to wait after so many failures in a row.
 fn retry_after(failures: u32) -> Duration {
     RETRY_FIRST.saturating_mul(1 << failures.min(16)).min(RETRY_MOST)
+}
+
+/// What the engine calls a container, and the number of its first process, if it runs.
+fn running(container: &Container) -> Option<(String, i32)> {
+    match container.condition {
+        Condition::Running { pid, .. } => Some((container.id.clone(), pid)),
+        _ => None,
+    }
 }
 
 /// Waits for what is there, or for ever.
