@@ -86,6 +86,12 @@ impl Properties {
         self.0.get(name)?.try_clone().ok()?.try_into().ok().map(Self)
     }
 
+    /// A list of maps of anything.
+    pub fn dictionaries(&self, name: &str) -> Option<Vec<Self>> {
+        let maps: Vec<HashMap<String, OwnedVariant>> = self.0.get(name)?.try_clone().ok()?.try_into().ok()?;
+        Some(maps.into_iter().map(Self).collect())
+    }
+
     /// A map of texts.
     pub fn map(&self, name: &str) -> Option<HashMap<String, String>> {
         self.0.get(name)?.try_clone().ok()?.try_into().ok()

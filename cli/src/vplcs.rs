@@ -50,6 +50,36 @@ impl ProgramView {
     }
 }
 
+/// A serial port of a vPLC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct SerialView {
+    name: String,
+    node: String,
+    shared: bool,
+    device: String,
+    connected: bool,
+    error: String,
+}
+
+impl SerialView {
+    fn new(properties: &Properties) -> Self {
+        let text = |name| properties.text(name).unwrap_or_default();
+        let flag = |name| properties.flag(name).unwrap_or_default();
+        let (name, node, device, error) = (text("name"), text("node"), text("device"), text("error"));
+        Self { name, node, shared: flag("shared"), device, connected: flag("connected"), error }
+    }
+
+    fn line(&self) -> String {
+        let state = match (self.connected, self.device.is_empty(), self.error.is_empty()) {
+            (true, ..) => "connected",
+            (_, true, _) => "not plugged in",
+            (_, _, true) => "not connected",
+            _ => &self.error,
+        };
+        format!("{} at {}: {state}", self.name, self.node)
+    }
+}
+
 /// What a vPLC uses. What is not known is none.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 struct UsageView {
@@ -101,6 +131,7 @@ struct VplcView {
     restarts: u64,
     plc: String,
     program: Option<ProgramView>,
+    serial: Vec<SerialView>,
     real_time: String,
     real_time_reason: String,
     usage: UsageView,
@@ -122,6 +153,7 @@ impl VplcView {
             restarts: properties.number("Restarts").unwrap_or_default(),
             plc: text("Plc"),
             program: properties.dictionary("Program").and_then(|program| ProgramView::new(&program)),
+            serial: properties.dictionaries("Serial").unwrap_or_default().iter().map(SerialView::new).collect(),
             real_time: text("RealTime"),
             real_time_reason: text("RealTimeReason"),
             usage: properties.dictionary("Usage").map(|usage| UsageView::new(&usage)).unwrap_or_default(),
@@ -269,8 +301,11 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "vplc": vplc }), || {
         let restarts = vplc.restarts.to_string();
         let program = vplc.program.as_ref().map(ProgramView::line).unwrap_or_default();
-        let real_time = [vplc.real_time.as_str(), &vplc.real_time_reason].join(" ");
+        let reason = if vplc.real_time_reason.is_empty() { "" } else { ": " };
+        let real_time = [vplc.real_time.as_str(), reason, &vplc.real_time_reason].concat();
         let usage = vplc.usage.line();
+        let serial: Vec<String> = vplc.serial.iter().map(SerialView::line).collect();
+        let serial = serial.join("; ");
         let lines = [
             ("vPLC", vplc.name.as_str()),
             ("Desired", &vplc.desired),
@@ -281,7 +316,8 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
             ("Image", &vplc.image),
             ("PLC", &vplc.plc),
             ("Program", &program),
-            ("Real time", real_time.trim_end()),
+            ("Serial", &serial),
+            ("Real time", &real_time),
             ("Usage", &usage),
             ("Last error", vplc.error()),
         ];

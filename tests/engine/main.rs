@@ -3,6 +3,7 @@
 
 mod engine;
 mod failures;
+mod hardware;
 mod life;
 mod programs;
 mod rig;

@@ -46,8 +46,6 @@ pub(super) struct Stat {
     pub name: String,
     /// Ticks since the host was started.
     pub started: u64,
-    /// Priority under a real-time policy, 0 under others.
-    pub priority: u32,
     /// Number of the policy.
     pub policy: u32,
 }
@@ -64,8 +62,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     // The first one is the third of the manual page.
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    let small = |number| field(number).and_then(|value| u32::try_from(value).ok());
-    Some(Stat { name, started: field(22)?, priority: small(40)?, policy: small(41)? })
+    Some(Stat { name, started: field(22)?, policy: field(41).and_then(|policy| u32::try_from(policy).ok())? })
 }
 
 #[cfg(test)]
@@ -76,7 +73,7 @@ mod tests {
     fn names_with_brackets_do_not_mislead() {
         let fields: Vec<String> = (4..=52).map(|number| number.to_string()).collect();
         let stat = parse_stat(&format!("17 (a) (b) S {}\n", fields.join(" "))).unwrap();
-        assert_eq!(stat, Stat { name: "a) (b".to_owned(), started: 22, priority: 40, policy: 41 });
+        assert_eq!(stat, Stat { name: "a) (b".to_owned(), started: 22, policy: 41 });
         assert_eq!(parse_stat("17 (a"), None);
         assert_eq!(parse_stat("17 (a) S 1 2"), None);
     }

@@ -79,14 +79,10 @@ pub struct RealTime {
 /// One thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thread {
-    /// Its number.
-    pub tid: i32,
     /// Its name.
     pub name: String,
     /// Its policy is one of real time.
     pub real_time: bool,
-    /// Its priority, if so.
-    pub priority: u32,
     /// The processors that it may run on.
     pub cpus: BTreeSet<u32>,
 }
@@ -139,7 +135,7 @@ fn thread(pid: i32, tid: i32) -> Option<Thread> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
     let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).and_then(cpu_list)?;
     let real_time = REAL_TIME.contains(&stat.policy);
-    Some(Thread { tid, name: stat.name, real_time, priority: stat.priority, cpus })
+    Some(Thread { name: stat.name, real_time, cpus })
 }
 
 /// The soft limit of this name in `limits` of `proc(5)`.
@@ -152,7 +148,7 @@ fn limit(limits: &str, name: &str) -> Option<u64> {
 }
 
 /// Processors in the form of the kernel, such as `0-2,4`; `None` if it is malformed.
-pub fn cpu_list(text: &str) -> Option<BTreeSet<u32>> {
+fn cpu_list(text: &str) -> Option<BTreeSet<u32>> {
     let mut cpus = BTreeSet::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));

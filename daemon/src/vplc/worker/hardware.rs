@@ -22,7 +22,7 @@ use crate::vplc::usage::{Meter, Metric, Reading, Usage};
 /// How long a runtime has to set itself up before it is looked at, if nobody knows when its program runs.
 const FIRST: Duration = Duration::from_secs(3);
 
-/// The first process of the runtime. The engine is asked for it only if the one that is known has ended.
+/// The first process of the runtime.
 #[derive(Debug)]
 struct Runtime {
     engine: Arc<dyn Engine>,
@@ -31,14 +31,18 @@ struct Runtime {
 }
 
 impl Runtime {
-    async fn process(&self) -> Option<Process> {
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = known().filter(|process| process.is_alive().is_ok());
-        if alive.is_some() {
-            return alive;
+    /// The one that is known, unless it has ended. Does not ask the engine, which may take its time.
+    fn known(&self) -> Option<Process> {
+        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|process| process.is_alive().is_ok())
+    }
+
+    async fn find(&self) -> Option<Process> {
+        if let Some(process) = self.known() {
+            return Some(process);
         }
         let found = Process::of_container(self.engine.as_ref(), &self.vplc, Role::Runtime).await;
-        *known() = found;
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = found;
         found
     }
 }
@@ -69,8 +73,11 @@ impl Hardware {
 
     /// The specification is another one.
     pub(super) fn follow(&mut self, spec: &Spec) {
-        self.wanted = Wanted::of(spec);
-        self.forget(None);
+        let wanted = Wanted::of(spec);
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.forget(None);
+        }
     }
 
     fn forget(&mut self, seen: Option<(String, i32)>) {
@@ -99,7 +106,7 @@ impl Hardware {
     }
 
     /// Has the container looked at when a runtime was started, and then after each look at the PLC. Where nobody looks at a PLC, the
-    /// pace is the same. Who asks for no real time, and of whom no history is kept, is looked at only once.
+    /// pace is the same. Who asks for no real time, and of whom no history is kept, is looked at only until it is found.
     pub(super) fn tend(&mut self, sight: Option<&Sight>, shelf: &Shelf) {
         let seen = sight.and_then(|sight| running(sight.runtime.as_ref()?));
         let fresh = seen != self.seen;
@@ -108,7 +115,7 @@ impl Hardware {
         }
         let looks = shelf.looks();
         let due = looks.is_none() || looks != self.looks;
-        let again = !self.wanted.is_nothing() || self.meter.records();
+        let again = !self.wanted.is_nothing() || self.meter.records() || self.runtime.known().is_none();
         if self.seen.is_none() || self.look.is_some() || !(fresh || due && again) {
             return;
         }
@@ -121,8 +128,8 @@ impl Hardware {
         let (runs, overruns) = (looks.is_none() || shelf.plc() == "running", shelf.overruns());
         let (runtime, wanted, meter) = (self.runtime.clone(), self.wanted.clone(), self.meter.clone());
         let look = async move {
+            let process = runtime.find().await?;
             sleep(pause).await;
-            let process = runtime.process().await?;
             let looked = spawn_blocking(move || {
                 let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
                 meter.record(Reading::of(process)?, overruns, Instant::now(), time);
@@ -156,7 +163,7 @@ async fn used(runtime: &Runtime, meter: &Arc<Meter>) -> Usage {
     if let Some(usage) = meter.fresh(Instant::now()) {
         return usage;
     }
-    let Some(process) = runtime.process().await else { return Usage::default() };
+    let Some(process) = runtime.known() else { return Usage::default() };
     let meter = meter.clone();
     let read = spawn_blocking(move || Reading::of(process).map(|reading| meter.show(reading, Instant::now())));
     read.await.ok().and_then(Result::ok).unwrap_or_default()
