@@ -50,7 +50,7 @@ impl Properties {
         Some(paths.iter().map(name).collect())
     }
 
-    /// A share from 0 to 1.
+    /// A number that need not be whole, such as a share.
     pub fn share(&self, name: &str) -> Option<f64> {
         self.0.get(name).and_then(|value| f64::try_from(value).ok())
     }

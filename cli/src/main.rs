@@ -12,6 +12,7 @@ mod component;
 mod deploy;
 mod failure;
 mod follow;
+mod hardware;
 mod input;
 mod interrupt;
 mod links;

@@ -14,6 +14,7 @@ use crate::PROGRAM;
 use crate::args::vplc::VplcCommand;
 use crate::client::{Client, Properties, interface};
 use crate::failure::{FAILED, Failure, SUCCESS};
+use crate::hardware::{SerialView, UsageView};
 use crate::input;
 use crate::interrupt::Interrupt;
 use crate::output::{Moment, Table, complain, print, printable, show};
@@ -22,7 +23,7 @@ use crate::progress::{self, Reporter};
 use crate::view::{Change, ErrorView, View};
 
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct VplcView {
     /// Object path.
     #[serde(skip)]
@@ -44,6 +45,10 @@ pub struct VplcView {
     /// The program that is on the runtime.
     pub program: Option<ProgramView>,
     versions: Vec<ProgramView>,
+    serial: Vec<SerialView>,
+    real_time: String,
+    real_time_reason: String,
+    usage: UsageView,
     spec: String,
     last_error: Option<ErrorView>,
 }
@@ -63,6 +68,10 @@ impl VplcView {
             plc: text("Plc"),
             program: properties.dictionary("Program").and_then(|program| ProgramView::new(&program)),
             versions: properties.dictionaries("Versions").iter().filter_map(ProgramView::new).collect(),
+            serial: properties.dictionaries("Serial").iter().map(SerialView::new).collect(),
+            real_time: text("RealTime"),
+            real_time_reason: text("RealTimeReason"),
+            usage: properties.dictionary("Usage").map(|usage| UsageView::new(&usage)).unwrap_or_default(),
             spec: text("Spec"),
             last_error: properties.error("LastError").and_then(ErrorView::from_pair),
         }
@@ -193,8 +202,17 @@ async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
     let vplcs = vplcs(client.objects().await?);
     let vplcs: Vec<&VplcView> = vplcs.values().collect();
     show(json, &json!({ "engine": engine, "engine_version": version, "vplcs": vplcs }), || {
-        let mut table =
-            Table::new(&["VPLC", "DESIRED", "CONTAINER", "RUNTIME", "SINCE", "RESTARTS", "IMAGE", "LAST ERROR"]);
+        let mut table = Table::new(&[
+            "VPLC",
+            "DESIRED",
+            "CONTAINER",
+            "RUNTIME",
+            "REAL TIME",
+            "SINCE",
+            "RESTARTS",
+            "IMAGE",
+            "LAST ERROR",
+        ]);
         for vplc in &vplcs {
             let restarts = vplc.restarts.to_string();
             let (since, image) = (&vplc.since, vplc.image_name());
@@ -203,6 +221,7 @@ async fn list(client: &Client, json: bool) -> Result<u8, Failure> {
                 &vplc.desired,
                 &vplc.container,
                 &vplc.runtime,
+                &vplc.real_time,
                 since,
                 &restarts,
                 image,
@@ -218,6 +237,11 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
     show(json, &json!({ "vplc": vplc }), || {
         let restarts = vplc.restarts.to_string();
         let program = vplc.program.as_ref().map(ProgramView::line).unwrap_or_default();
+        let reason = if vplc.real_time_reason.is_empty() { "" } else { ": " };
+        let real_time = [vplc.real_time.as_str(), reason, &vplc.real_time_reason].concat();
+        let usage = vplc.usage.line();
+        let serial: Vec<String> = vplc.serial.iter().map(SerialView::line).collect();
+        let serial = serial.join("; ");
         let lines = [
             ("vPLC", vplc.name.as_str()),
             ("Desired", &vplc.desired),
@@ -228,6 +252,9 @@ fn print_vplc(vplc: &VplcView, json: bool) -> Result<u8, Failure> {
             ("Image", &vplc.image),
             ("PLC", &vplc.plc),
             ("Program", &program),
+            ("Serial", &serial),
+            ("Real time", &real_time),
+            ("Usage", &usage),
             ("Last error", vplc.error()),
         ];
         let line = |(name, value): &(&str, &str)| {

@@ -32,6 +32,8 @@ use crate::vplc_nics::NetworkNics;
 const SPOOL: &str = "/run/orchestrator/calls";
 /// Names another file with the boot id: a private instance can be told of a reboot that did not happen.
 const BOOT_ID_VARIABLE: &str = "ORCHESTRATORD_BOOT_ID_FILE";
+/// Names another directory in place of `/dev`: a private instance can be shown serial ports that there are not.
+const DEV_VARIABLE: &str = "ORCHESTRATORD_DEV_DIR";
 
 /// Reads the configuration from its usual places, named by the environment.
 pub fn settings() -> Result<(Settings, Vec<String>), Error> {
@@ -67,21 +69,19 @@ pub async fn parts(settings: Settings, log_level: LogLevel) -> anyhow::Result<Pa
     });
     let (jobs, stop) = (Jobs::default(), CancellationToken::new());
     let (actor, update) = Actor::new(environment, reload, jobs.clone(), stop.clone());
-    let (network_actor, network) = network::actor::Actor::new(
-        Arc::new(Netlink),
-        &datastore,
-        network::host::Host::new(history),
-        metrics_socket,
-        stop.clone(),
-    );
+    let dev = std::env::var_os(DEV_VARIABLE).map_or_else(|| PathBuf::from("/dev"), PathBuf::from);
+    let figures = network::host::Host::new(history);
+    let (network_actor, network) =
+        network::actor::Actor::new(Arc::new(Netlink), &datastore, figures.clone(), metrics_socket, stop.clone());
     let (vplc_actor, vplc) = vplc::actor::Actor::new(
         Arc::new(DockerEngine::new(&engine_socket)),
         Arc::new(NetworkNics::new(network.clone())),
         network::nic::spec::Spec::check_section,
-        &datastore,
+        &vplc::actor::Settings { datastore: datastore.clone(), dev, history },
         jobs.clone(),
         stop.clone(),
     );
+    figures.show_along(Arc::new(vplc.clone()));
     let all_stop = stop.clone();
     let actor = Box::pin(async move {
         let others = Box::pin(both(network_actor.run(), vplc_actor.run(), &all_stop));

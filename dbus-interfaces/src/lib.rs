@@ -385,6 +385,9 @@ pub trait Vplc {
     #[zbus(allow_interactive_auth)]
     fn logs(&self, options: Options<'_>) -> zbus::Result<Vec<String>>;
 
+    /// What was recorded of its usage since then (seconds since 1970); empty unless a history is kept.
+    fn history(&self, metric: &str, since: u64) -> zbus::Result<Vec<(u64, f64)>>;
+
     /// Name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> zbus::Result<String>;
@@ -429,6 +432,23 @@ pub trait Vplc {
     /// The versions of the program that are kept, each with the keys of `program`.
     #[zbus(property)]
     fn versions(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+
+    /// Its serial ports, each with `name` s, `node` s, `shared` b, `device` s, `connected` b, `error` s.
+    #[zbus(property)]
+    fn serial(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+
+    /// What it uses: `cpu` d, `cpu-time` t (microseconds), `memory` t, `received` t, `sent` t, `restarts` u, `overruns` t; without
+    /// what is not known.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn usage(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+
+    /// Whether real time is granted: `granted`, `degraded` or `off`.
+    #[zbus(property)]
+    fn real_time(&self) -> zbus::Result<String>;
+
+    /// Why it is not.
+    #[zbus(property)]
+    fn real_time_reason(&self) -> zbus::Result<String>;
 
     /// What went wrong last.
     #[zbus(property)]

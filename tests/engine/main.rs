@@ -4,6 +4,7 @@
 mod components;
 mod engine;
 mod failures;
+mod hardware;
 mod life;
 mod programs;
 mod rig;

@@ -86,13 +86,14 @@ impl Host {
         let bus = Bus::start();
         let client = bus.connect().await;
         let place = TempDir::with_prefix("vplc-host-").unwrap();
-        for directory in ["etc", "share", "state"] {
+        for directory in ["etc", "share", "state", "dev"] {
             fs::create_dir(place.path().join(directory)).unwrap();
         }
         let options = serde_json::json!({
             "Runner": "process",
             "RebootCommand": ["/bin/false"],
             "EngineSocket": engine.socket(),
+            "HostHistory": true,
         });
         fs::write(place.path().join("etc/mender-orchestrator.conf"), options.to_string()).unwrap();
         let mut host = Self { daemon: None, client, net, bus, engine, place };
@@ -112,6 +113,7 @@ impl Host {
             .env("MENDER_ORCHESTRATOR_CONF_DIR", place.join("etc"))
             .env("MENDER_ORCHESTRATOR_DATA_DIR", place.join("share"))
             .env("MENDER_ORCHESTRATOR_DATASTORE_DIR", place.join("state"))
+            .env("ORCHESTRATORD_DEV_DIR", place.join("dev"))
             .env_remove("NOTIFY_SOCKET");
     }
 
@@ -157,6 +159,19 @@ impl Host {
     /// A place in its directory.
     pub fn path(&self, name: &str) -> std::path::PathBuf {
         self.place.path().join(name)
+    }
+
+    /// Plugs an adapter in, as udev shows it: a link to its node. What was there under the name is replaced.
+    pub fn plug(&self, name: &str, device: &str) {
+        let by_id = self.place.path().join("dev/serial/by-id");
+        fs::create_dir_all(&by_id).unwrap();
+        std::os::unix::fs::symlink(device, by_id.join(".new")).unwrap();
+        fs::rename(by_id.join(".new"), by_id.join(name)).unwrap();
+    }
+
+    /// Pulls an adapter.
+    pub fn pull(&self, name: &str) {
+        fs::remove_file(self.place.path().join("dev/serial/by-id").join(name)).unwrap();
     }
 
     /// Names of the files that the daemon keeps about vPLCs and their NICs, without the hardware addresses, which stay.

@@ -1,11 +1,11 @@
-//! Nodes in the `/dev` of what stands in for a container: a process in a mount namespace with a `/dev` of its own.
+//! Nodes in what stands in for a container: a process in a mount namespace with a directory for serial ports of its own.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
 use orchestrator_tests::skip;
 use orchestratord::vplc::process::Process;
-use orchestratord::vplc::serial::{Container, Device, SerialError};
+use orchestratord::vplc::serial::{Device, Nodes, SerialError};
 
 const NULL: Device = Device { major: 1, minor: 3 };
 const ZERO: Device = Device { major: 1, minor: 5 };
@@ -25,9 +25,8 @@ impl Inside {
         Self(child)
     }
 
-    fn container(&self) -> Container {
-        let process = Process::of(i32::try_from(self.0.id()).unwrap()).unwrap();
-        Container::of(process).unwrap()
+    fn nodes(&self) -> Result<Nodes, SerialError> {
+        Nodes::of(Process::of(i32::try_from(self.0.id()).unwrap()).unwrap())
     }
 
     /// What a shell inside says.
@@ -46,12 +45,13 @@ impl Drop for Inside {
     }
 }
 
-const OWN_DEV: &str = "mount -t tmpfs none /dev";
+/// A `/dev` as an engine makes it, with a directory for serial ports.
+const OWN: &str = "mount -t tmpfs none /dev; mkdir /dev/serial; mount -t tmpfs none /dev/serial";
 
 /// Whether this machine lets us make namespaces and nodes.
 fn possible(test: &str) -> bool {
-    let script = format!("{OWN_DEV} && mknod /dev/n c 1 3 && : >/dev/n");
-    let tried = Command::new("unshare").args(["--mount", "sh", "-c", &script]).stderr(Stdio::null()).status();
+    let script = format!("{OWN}; mknod /dev/serial/n c 1 3 && : >/dev/serial/n");
+    let tried = Command::new("unshare").args(["--mount", "sh", "-ec", &script]).stderr(Stdio::null()).status();
     let possible = tried.is_ok_and(|status| status.success());
     if !possible {
         skip(test, "this machine lets us make no device nodes in a mount namespace");
@@ -60,32 +60,31 @@ fn possible(test: &str) -> bool {
 }
 
 #[test]
-fn a_node_is_made_replaced_and_removed_from_outside() {
-    if !possible("a_node_is_made_replaced_and_removed_from_outside") {
+fn nodes_are_made_replaced_and_removed_from_outside() {
+    if !possible("nodes_are_made_replaced_and_removed_from_outside") {
         return;
     }
-    let inside = Inside::start(OWN_DEV);
-    let container = inside.container();
-    container.make_node("/dev/modbus0", NULL, None).unwrap();
+    let inside = Inside::start(OWN);
+    let nodes = inside.nodes().unwrap();
+    nodes.make("modbus", NULL).unwrap();
     assert_eq!(
-        inside.sh("stat -c '%F %t:%T %a' /dev/modbus0; cat /dev/modbus0; ls -A /dev"),
-        "character special file 1:3 660\nmodbus0\n"
+        inside.sh("stat -c '%F %t:%T %a' /dev/serial/modbus; cat /dev/serial/modbus; ls -A /dev/serial"),
+        "character special file 1:3 666\nmodbus\n"
     );
     // The same again changes nothing.
-    let before = inside.sh("stat -c %i /dev/modbus0");
-    container.make_node("/dev/modbus0", NULL, None).unwrap();
-    assert_eq!(inside.sh("stat -c %i /dev/modbus0"), before);
+    let before = inside.sh("stat -c %i /dev/serial/modbus");
+    nodes.make("modbus", NULL).unwrap();
+    assert_eq!(inside.sh("stat -c %i /dev/serial/modbus"), before);
     // It came back under another number.
-    container.make_node("/dev/modbus0", ZERO, Some(NULL)).unwrap();
-    assert_eq!(container.node("/dev/modbus0").unwrap(), Some(ZERO));
-    assert_eq!(inside.sh("head -c 3 /dev/modbus0 | wc -c").trim(), "3");
-    // Another device is not ours to remove.
-    container.remove_node("/dev/modbus0", NULL).unwrap();
-    assert_eq!(container.node("/dev/modbus0").unwrap(), Some(ZERO));
-    container.remove_node("/dev/modbus0", ZERO).unwrap();
-    container.remove_node("/dev/modbus0", ZERO).unwrap();
-    assert_eq!(inside.sh("ls -A /dev"), "");
-    assert!(!std::path::Path::new("/dev/modbus0").exists(), "it was made on the host");
+    nodes.make("modbus", ZERO).unwrap();
+    assert_eq!(inside.sh("head -c 3 /dev/serial/modbus | wc -c").trim(), "3");
+    nodes.make("other", NULL).unwrap();
+    assert_eq!(nodes.devices().unwrap(), [("modbus".to_owned(), ZERO), ("other".to_owned(), NULL)].into());
+    nodes.retain(|name| name == "other").unwrap();
+    assert_eq!(inside.sh("ls -A /dev/serial"), "other\n");
+    nodes.retain(|_| false).unwrap();
+    assert_eq!(inside.sh("ls -A /dev/serial"), "");
+    assert!(!std::path::Path::new("/dev/serial/modbus").exists(), "it was made on the host");
 }
 
 #[test]
@@ -93,25 +92,17 @@ fn what_is_in_the_way_is_left_alone() {
     if !possible("what_is_in_the_way_is_left_alone") {
         return;
     }
-    let inside =
-        Inside::start(&format!("{OWN_DEV}; echo text >/dev/file; ln -s /etc/passwd /dev/link; mknod /dev/zero c 1 5"));
-    let container = inside.container();
-    for (path, former) in [
-        ("/dev/file", None),
-        ("/dev/link", None),
-        ("/dev/zero", None),
-        ("/dev/zero", Some(Device { major: 1, minor: 7 })),
-    ] {
-        assert!(matches!(container.make_node(path, NULL, former), Err(SerialError::InTheWay(_))), "{path}");
-        container.remove_node(path, NULL).unwrap();
+    let inside = Inside::start(&format!("{OWN}; cd /dev/serial; echo text >file; ln -s /etc/passwd link"));
+    let nodes = inside.nodes().unwrap();
+    for name in ["file", "link"] {
+        assert!(matches!(nodes.make(name, NULL), Err(SerialError::InTheWay(_))), "{name}");
     }
-    assert_eq!(
-        inside.sh("cat /dev/file; readlink /dev/link; stat -c %t:%T /dev/zero; ls -A /dev"),
-        "text\n/etc/passwd\n1:5\nfile\nlink\nzero\n"
-    );
-    for path in ["/etc/passwd", "/dev/../etc/x", "/dev/a/b", "/dev/", "/dev/.hidden", "modbus0"] {
-        assert!(matches!(container.make_node(path, NULL, None), Err(SerialError::Place(_))), "{path}");
-    }
+    nodes.retain(|_| false).unwrap();
+    assert_eq!(inside.sh("cd /dev/serial; cat file; readlink link; ls -A"), "text\n/etc/passwd\nfile\nlink\n");
+    // What the container puts where a node is prepared is not followed either.
+    inside.sh("ln -s /etc/orchestratord-test /dev/serial/.orchestratord");
+    nodes.make("modbus", NULL).unwrap();
+    assert_eq!(inside.sh("ls -A /dev/serial"), "file\nlink\nmodbus\n");
 }
 
 #[test]
@@ -120,10 +111,14 @@ fn a_container_cannot_lead_the_daemon_astray() {
     if !possible(test) {
         return;
     }
-    // The /dev of the host.
-    let sharing = Inside::start(":");
-    assert!(matches!(sharing.container().make_node("/dev/modbus0", NULL, None), Err(SerialError::HostDevices)));
-    // A link in place of /dev.
+    // The /dev of the host, a directory that is no mount, one on which nodes are dead.
+    let refused = |prepare: &str| Inside::start(prepare).nodes().unwrap_err();
+    assert!(matches!(refused(":"), SerialError::NoDirectory));
+    assert!(matches!(refused("mount -t tmpfs none /dev; mkdir /dev/serial"), SerialError::NoDirectory));
+    assert!(matches!(refused(&format!("{OWN}; mount -o remount,nodev /dev/serial")), SerialError::NoDevices));
+    // A link in place of the directory, and of what is above it.
+    let link = "mount -t tmpfs none /dev; ln -s /etc /dev/serial";
+    assert!(matches!(refused(link), SerialError::Node { .. }));
     let root = tempfile::tempdir().unwrap();
     for directory in ["bin", "etc", "lib", "lib64", "usr", "proc"] {
         std::fs::create_dir(root.path().join(directory)).unwrap();
@@ -138,6 +133,5 @@ fn a_container_cannot_lead_the_daemon_astray() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let linked = Inside(child);
-    assert!(matches!(linked.container().make_node("/dev/modbus0", NULL, None), Err(SerialError::Node { .. })));
-    assert!(!root.path().join("etc/modbus0").exists());
+    assert!(matches!(linked.nodes(), Err(SerialError::Node { .. })));
 }

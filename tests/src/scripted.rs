@@ -18,6 +18,7 @@ use orchestratord::network::nic::spec::Mode;
 use orchestratord::update::component::{ComponentKey, ComponentStatus};
 use orchestratord::update::handle::{Request, UpdateHandle, UpdateState, UpdateStatus};
 use orchestratord::vplc::handle::{Request as VplcRequest, VplcHandle, VplcStatus, VplcsStatus};
+use orchestratord::vplc::usage::Usage;
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::Bus;
@@ -125,6 +126,8 @@ impl Vplcs {
                     VplcRequest::Programs(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Usage(_, reply) => drop(reply.send(Usage { restarts: 7, ..Usage::default() })),
+                    VplcRequest::History(_, _, _, reply) => drop(reply.send(vec![(1, 0.5)])),
                 }
             }
         });

@@ -11,8 +11,9 @@ use zbus::interface;
 
 use super::Refusal;
 use crate::core::error::{Error, Kind};
-use crate::network::host::history::{Metric, Point};
-use crate::network::host::{self, metrics};
+use crate::core::history::Point;
+use crate::network::host;
+use crate::network::host::history::Metric;
 
 /// How the host is.
 pub(super) struct Host {
@@ -38,20 +39,16 @@ impl Host {
     #[zbus(out_args("points"))]
     fn history(&self, metric: &str, since: u64) -> Result<Vec<Point>, Refusal> {
         let Some(metric) = Metric::named(metric) else {
-            let known = Metric::ALL.map(|metric| format!("\"{}\"", metric.as_str())).join(", ");
-            let name: String = metric.chars().take(64).collect();
-            return Err(
-                Error::new(Kind::InvalidArgs, format!("There is no metric \"{name}\"; known are {known}.")).into()
-            );
+            return Err(unknown_metric(metric, &Metric::ALL.map(Metric::as_str)));
         };
         Ok(self.host.history(metric, since))
     }
 
-    /// All figures as OpenMetrics text.
+    /// All figures as OpenMetrics text, with those of the vPLCs.
     /// @text: the text
     #[zbus(out_args("text"))]
     async fn metrics(&self) -> String {
-        metrics::text(&self.host.figures().await)
+        self.host.metrics().await
     }
 
     /// Share of all processors that was busy since the reading before, 0 to 1.
@@ -108,4 +105,12 @@ impl Host {
     async fn pressure(&self) -> BTreeMap<String, f64> {
         self.host.figures().await.pressure.into_iter().map(|(name, share)| (name.to_owned(), share)).collect()
     }
+}
+
+/// The answer to whoever asks for a metric that is not among these.
+pub(super) fn unknown_metric(metric: &str, known: &[&str]) -> Refusal {
+    let known: Vec<String> = known.iter().map(|metric| format!("\"{metric}\"")).collect();
+    let name: String = metric.chars().take(64).collect();
+    let message = format!("There is no metric \"{name}\"; known are {}.", known.join(", "));
+    Error::new(Kind::InvalidArgs, message).into()
 }

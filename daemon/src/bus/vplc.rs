@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use zbus::message::Header;
@@ -15,13 +16,17 @@ use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, Variant, interfac
 
 use super::auth::Action;
 use super::gate::Gate;
+use super::host::unknown_metric;
 use super::options::{Options, regular};
 use super::view::{error_pair, job_path, text, view};
 use super::{Publisher, Refusal};
 use crate::core::error::{Error, Kind};
+use crate::core::history::Point;
 use crate::vplc::handle::{Order, ProgramOrder, Upgrade, VplcHandle, VplcStatus};
 use crate::vplc::program::runtime::Credentials;
 use crate::vplc::program::store::Version;
+use crate::vplc::serial::PortStatus;
+use crate::vplc::usage::{Metric, Usage};
 
 /// Lines that are shown if nobody says how many.
 const LINES: u32 = 100;
@@ -39,6 +44,9 @@ view! {
         "Plc" plc: String,
         "Program" program: Program,
         "Versions" versions: Versions,
+        "Serial" serial: Serial,
+        "RealTime" real_time: String,
+        "RealTimeReason" real_time_reason: String,
         "LastError" last_error: (String, String),
     }
 }
@@ -56,6 +64,9 @@ impl From<&VplcStatus> for VplcView {
             plc: status.plc.to_owned(),
             program: Program(status.program.clone()),
             versions: Versions(status.versions.clone()),
+            serial: Serial(status.serial.clone()),
+            real_time: status.real_time.grant.as_str().to_owned(),
+            real_time_reason: text(status.real_time.reason.as_str()),
             last_error: error_pair(status.error.as_ref()),
         }
     }
@@ -107,6 +118,48 @@ impl From<Program> for Variant<'static> {
     fn from(program: Program) -> Self {
         program.entries().into()
     }
+}
+
+/// The serial ports.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Serial(Vec<PortStatus>);
+
+impl Serial {
+    fn entries(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        let entries = |port: &PortStatus| {
+            let entries: [(&str, Variant<'static>); 6] = [
+                ("name", text(port.port.device.as_str()).into()),
+                ("node", text(port.port.path.as_str()).into()),
+                ("shared", port.port.shared.into()),
+                ("device", text(port.device.as_str()).into()),
+                ("connected", port.connected.into()),
+                ("error", text(port.error.as_str()).into()),
+            ];
+            entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        };
+        self.0.iter().map(entries).collect()
+    }
+}
+
+impl From<Serial> for Variant<'static> {
+    fn from(serial: Serial) -> Self {
+        serial.entries().into()
+    }
+}
+
+/// What a vPLC uses, without what is not known.
+fn usage_entries(usage: &Usage) -> HashMap<String, Variant<'static>> {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let entries: [(&str, Option<Variant<'static>>); 7] = [
+        ("cpu", usage.cpu.map(Variant::from)),
+        ("cpu-time", usage.reading.cpu.map(|time| micros(time).into())),
+        ("memory", usage.reading.memory.map(Variant::from)),
+        ("received", usage.reading.received.map(Variant::from)),
+        ("sent", usage.reading.sent.map(Variant::from)),
+        ("restarts", Some(usage.restarts.into())),
+        ("overruns", usage.overruns.map(Variant::from)),
+    ];
+    entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 /// A vPLC.
@@ -357,6 +410,20 @@ impl Vplc {
         Ok(self.handle.lines(self.name.clone(), lines).await?.into_iter().map(text).collect())
     }
 
+    /// What was recorded of its usage, a sample each 15 s for 48 hours while it runs. Empty unless the option HostHistory of the
+    /// configuration is set.
+    /// @metric: "cpu" (processors that were busy), "memory" (bytes), "received" and "sent" (bytes in a second), "overruns" (times that a
+    ///   task of the PLC program was late)
+    /// @since: seconds since 1970
+    /// @points: seconds since 1970 and the value; at most 1000, each the mean of the samples that fall together
+    #[zbus(out_args("points"))]
+    async fn history(&self, metric: &str, since: u64) -> Result<Vec<Point>, Refusal> {
+        let Some(metric) = Metric::named(metric) else {
+            return Err(unknown_metric(metric, &Metric::ALL.map(Metric::as_str)));
+        };
+        Ok(self.handle.history(self.name.clone(), metric, since).await?)
+    }
+
     /// Name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> &str {
@@ -426,6 +493,37 @@ impl Vplc {
     #[zbus(property)]
     fn versions(&self) -> Vec<HashMap<String, Variant<'static>>> {
         self.view.borrow().versions.entries()
+    }
+
+    /// Its serial ports, in the order of the specification: "name" s (in /dev/serial/by-id of the host), "node" s (where the vPLC has it),
+    /// "shared" b, "device" s (its node on the host; empty while it is not plugged in), "connected" b (the runtime runs and has the node),
+    /// "error" s (why not, although it is plugged in). More keys may come.
+    #[zbus(property)]
+    fn serial(&self) -> Vec<HashMap<String, Variant<'static>>> {
+        self.view.borrow().serial.entries()
+    }
+
+    /// What it uses at the moment of the call: "cpu" d (processors that were busy with it since the reading before; 1 is one of them all the
+    /// time), "cpu-time" t (microseconds that processors have spent on it), "memory" t (bytes, without the cache of files), "received" t and
+    /// "sent" t (bytes over its links), "restarts" u, "overruns" t (times that a task of the PLC program was late since the program was
+    /// started; asked for once a minute). Without those that are not known. More keys may come.
+    #[zbus(property(emits_changed_signal = "false"))]
+    async fn usage(&self) -> HashMap<String, Variant<'static>> {
+        self.handle.usage(self.name.clone()).await.map(|usage| usage_entries(&usage)).unwrap_or_default()
+    }
+
+    /// Whether what the specification asks for under "real_time" and "cpuset" is granted, as it was seen on the threads that run:
+    /// "granted", "degraded" (something is less than asked for) or "off" (nothing is asked for, or no program runs). It is looked at
+    /// when the runtime was started, and every 15 s. More words may come.
+    #[zbus(property)]
+    fn real_time(&self) -> String {
+        self.view.borrow().real_time.clone()
+    }
+
+    /// Why RealTime is "degraded" or "off", in full sentences; empty if it is "granted", or if the vPLC does not run.
+    #[zbus(property)]
+    fn real_time_reason(&self) -> String {
+        self.view.borrow().real_time_reason.clone()
     }
 
     /// Error name and message of what went wrong last; both are empty after a success.

@@ -75,6 +75,8 @@ pub enum Kind {
     NameInUse,
     /// A vPLC ended by itself too often, or does not get healthy.
     VplcFailed,
+    /// Somebody else has the serial port.
+    SerialPortInUse,
     /// A PLC program is malformed, too large or holds what it must not.
     InvalidProgram,
     /// The runtime of a vPLC does not answer, or not as it should.
@@ -89,7 +91,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, for tables and tests.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::InvalidArgs,
         Self::AccessDenied,
         Self::InteractiveAuthorizationRequired,
@@ -121,6 +123,7 @@ impl Kind {
         Self::ImageUnavailable,
         Self::NameInUse,
         Self::VplcFailed,
+        Self::SerialPortInUse,
         Self::InvalidProgram,
         Self::RuntimeFailed,
         Self::RuntimeUntrusted,
@@ -166,6 +169,7 @@ impl Kind {
             Self::ImageUnavailable => ("org.orchestratord1.Error.ImageUnavailable", 44),
             Self::NameInUse => ("org.orchestratord1.Error.NameInUse", 45),
             Self::VplcFailed => ("org.orchestratord1.Error.VplcFailed", 46),
+            Self::SerialPortInUse => ("org.orchestratord1.Error.SerialPortInUse", 47),
             Self::InvalidProgram => ("org.orchestratord1.Error.InvalidProgram", 50),
             Self::RuntimeFailed => ("org.orchestratord1.Error.RuntimeFailed", 51),
             Self::RuntimeUntrusted => ("org.orchestratord1.Error.RuntimeUntrusted", 52),

@@ -10,13 +10,15 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sysinfo::{Components, Disks, System};
 use tokio_util::sync::CancellationToken;
 
-use self::history::{History, Metric, PERIOD, Point, Sample};
+use self::history::{History, Metric, PERIOD, SAMPLES, sample};
+use crate::core::history::Point;
+use crate::core::open_metrics::{OpenMetrics, Source};
 
 /// A reading serves everybody who asks within this time.
 const FRESH: Duration = Duration::from_secs(1);
@@ -172,6 +174,7 @@ pub struct Host {
     reader: Arc<Mutex<Reader>>,
     last: Arc<Mutex<Last>>,
     history: Option<Arc<Mutex<History>>>,
+    others: Arc<OnceLock<Arc<dyn Source>>>,
 }
 
 impl Host {
@@ -179,8 +182,8 @@ impl Host {
     pub fn new(history: bool) -> Self {
         let mut reader = Reader::new();
         let last = Last { figures: reader.read(), read: None };
-        let history = history.then(|| Arc::new(Mutex::new(History::new())));
-        Self { reader: Arc::new(Mutex::new(reader)), last: Arc::new(Mutex::new(last)), history }
+        let history = history.then(|| Arc::new(Mutex::new(History::new(SAMPLES))));
+        Self { reader: Arc::new(Mutex::new(reader)), last: Arc::new(Mutex::new(last)), history, others: Arc::default() }
     }
 
     /// How the host is now. If the figures cannot be had in time, they are those of the last time.
@@ -202,6 +205,22 @@ impl Host {
         }
     }
 
+    /// Whose figures come along in [`Host::metrics`]: those of what runs on the host. Only the first one is heard.
+    pub fn show_along(&self, others: Arc<dyn Source>) {
+        // An error means that there is one.
+        drop(self.others.set(others));
+    }
+
+    /// All figures as `OpenMetrics` text.
+    pub async fn metrics(&self) -> String {
+        let mut text = OpenMetrics::default();
+        metrics::describe(&self.figures().await, &mut text);
+        if let Some(others) = self.others.get() {
+            others.describe(&mut text).await;
+        }
+        text.finish()
+    }
+
     fn last(&self) -> (Figures, Option<Instant>) {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         (last.figures.clone(), last.read)
@@ -212,11 +231,11 @@ impl Host {
         self.last().0.memory_total
     }
 
-    /// What was recorded of this metric since then (seconds since 1970), at most [`history::POINTS`] points; nothing if
+    /// What was recorded of this metric since then (seconds since 1970), at most [`crate::core::history::POINTS`] points; nothing if
     /// no history is kept.
     pub fn history(&self, metric: Metric, since: u64) -> Vec<Point> {
         let Some(history) = &self.history else { return Vec::new() };
-        history.lock().unwrap_or_else(PoisonError::into_inner).read(metric, since)
+        history.lock().unwrap_or_else(PoisonError::into_inner).read(metric.index(), since)
     }
 
     /// Records the history, if one is wanted, until it is told to stop.
@@ -229,7 +248,7 @@ impl Host {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let sample = Sample::new(now(), &self.figures().await);
+            let sample = sample(now(), &self.figures().await);
             history.lock().unwrap_or_else(PoisonError::into_inner).add(sample);
         }
     }

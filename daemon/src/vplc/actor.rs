@@ -6,7 +6,7 @@ mod prepare;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use self::prepare::Outcome;
 use super::engine::Engine;
 use super::handle::{Application, Order, ProgramOrder, Request, Upgrade, VplcHandle, VplcsStatus};
 use super::nics::{CheckNic, Nics};
-use super::spec::{Change, Spec, with_image};
+use super::serial::{Claims, Ports};
+use super::spec::{Change, SerialPort, Spec, with_image};
 use super::store::Store;
 use super::worker::{Command, Tools, Word, Worker};
 use crate::core::error::{Error, Kind};
@@ -32,13 +33,33 @@ const MAILBOX: usize = 16;
 /// vPLC that cannot start must not keep the others from it.
 const TURN_LIMIT: Duration = Duration::from_mins(1);
 
+/// What the vPLC domain goes by.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// vPLCs are kept below this directory.
+    pub datastore: PathBuf,
+    /// Where the device nodes of the host are.
+    pub dev: PathBuf,
+    /// Whether a history of what each vPLC uses is kept.
+    pub history: bool,
+}
+
 /// A vPLC with its worker.
 struct Entry {
     commands: mpsc::UnboundedSender<Command>,
     start_order: u32,
     /// The Job that was begun last.
     job: Option<Job>,
+    /// The serial ports that it may have after that Job, whichever way it ends.
+    ports: Vec<SerialPort>,
     task: JoinHandle<()>,
+}
+
+impl Entry {
+    /// The Job that works on it.
+    fn running(&self) -> Option<&Job> {
+        self.job.as_ref().filter(|job| job.status.borrow().state == JobState::Running)
+    }
 }
 
 /// Whose turn it is at the start of the daemon.
@@ -59,8 +80,8 @@ pub struct Actor {
     jobs: Jobs,
     requests: mpsc::Receiver<Request>,
     entries: BTreeMap<String, Entry>,
-    /// Those whose specification is being prepared.
-    preparing: BTreeSet<String>,
+    /// Those whose specification is being prepared, with the serial ports that they are to have.
+    preparing: BTreeMap<String, Vec<SerialPort>>,
     words: mpsc::UnboundedReceiver<Word>,
     outcomes: mpsc::UnboundedReceiver<Outcome>,
     outcome_sender: mpsc::UnboundedSender<Outcome>,
@@ -70,12 +91,12 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// An actor that has not begun, and the door to it. vPLCs are kept below `datastore`; `check_nic` knows what a NIC is.
+    /// An actor that has not begun, and the door to it. `check_nic` knows what a NIC is.
     pub(crate) fn new(
         engine: Arc<dyn Engine>,
         nics: Arc<dyn Nics>,
         check_nic: CheckNic,
-        datastore: &Path,
+        settings: &Settings,
         jobs: Jobs,
         stop: CancellationToken,
     ) -> (Self, VplcHandle) {
@@ -84,15 +105,16 @@ impl Actor {
         let (word_sender, words) = mpsc::unbounded_channel();
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
-        let store = Store::new(datastore);
-        let tools = Tools { engine, nics, store, jobs: jobs.clone(), status: Arc::new(status), words: word_sender };
+        let (store, ports, history) = (Store::new(&settings.datastore), Ports::new(&settings.dev), settings.history);
+        let (words_of, status) = (word_sender, Arc::new(status));
+        let tools = Tools { engine, nics, store, ports, history, jobs: jobs.clone(), status, words: words_of };
         let actor = Self {
             tools,
             check_nic,
             jobs,
             requests,
             entries: BTreeMap::new(),
-            preparing: BTreeSet::new(),
+            preparing: BTreeMap::new(),
             words,
             outcomes,
             outcome_sender,
@@ -164,11 +186,12 @@ impl Actor {
         }
     }
 
-    fn employ(&mut self, worker: Worker, start_order: u32, job: Option<Job>) {
+    fn employ(&mut self, mut worker: Worker, start_order: u32, job: Option<Job>) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let name = worker.name().to_owned();
+        worker.tell();
         let task = tokio::spawn(worker.run(receiver));
-        self.entries.insert(name, Entry { commands, start_order, job, task });
+        self.entries.insert(name, Entry { commands, start_order, job, ports: Vec::new(), task });
     }
 
     fn tell(&self, name: &str, command: Command) {
@@ -256,6 +279,9 @@ impl Actor {
                 Ok(_) => self.tell(&name, Command::Reset(reply)),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            // To whom nobody answers, it has vanished.
+            Request::Usage(name, reply) => self.tell(&name, Command::Usage(reply)),
+            Request::History(name, metric, since, reply) => self.tell(&name, Command::History(metric, since, reply)),
             Request::Lines(name, lines, reply) => match self.entry(&name) {
                 Ok(_) => {
                     let engine = self.tools.engine.clone();
@@ -280,11 +306,21 @@ impl Actor {
         Ok(spec.changes_from(before.as_ref()))
     }
 
+    /// Whom which serial port belongs to, or may belong when what is going on has ended.
+    fn claims(&self) -> Claims {
+        let mut claims = Claims::of(&self.tools.status.borrow());
+        let busy = self.entries.iter().filter(|(_, entry)| entry.running().is_some());
+        let busy = busy.map(|(name, entry)| (name, &entry.ports)).chain(&self.preparing);
+        for (name, ports) in busy {
+            ports.iter().for_each(|port| claims.add(name, &port.device, port.shared));
+        }
+        claims
+    }
+
     /// One Job at a time works on a vPLC.
     fn free(&self, name: &str) -> Result<(), Error> {
-        let job = self.entries.get(name).and_then(|entry| entry.job.as_ref());
-        let job = job.filter(|job| job.status.borrow().state == JobState::Running);
-        if job.is_none() && !self.preparing.contains(name) {
+        let job = self.entries.get(name).and_then(Entry::running);
+        if job.is_none() && !self.preparing.contains_key(name) {
             return Ok(());
         }
         let which = job.map(|job| format!(" (Job {})", job.id)).unwrap_or_default();
@@ -295,15 +331,12 @@ impl Actor {
         let Application { spec: text, archive, pin, caller } = application;
         let accepted = Spec::parse(&text, self.check_nic).map_err(Error::from).and_then(|spec| {
             self.free(&spec.name)?;
-            if !spec.serial.is_empty() {
-                let message = format!("The vPLC \"{}\" has serial ports, which cannot be passed through.", spec.name);
-                return Err(Error::new(Kind::NotSupported, message));
-            }
+            self.claims().allow(&spec.name, &spec.serial)?;
             Ok(spec)
         });
         match accepted {
             Ok(spec) => {
-                self.preparing.insert(spec.name.clone());
+                self.preparing.insert(spec.name.clone(), spec.serial.clone());
                 let preparation = prepare::Preparation {
                     engine: self.tools.engine.clone(),
                     jobs: self.jobs.clone(),
@@ -347,6 +380,9 @@ impl Actor {
         if let Some(entry) = self.entries.get_mut(&name) {
             entry.job = Some(job);
             entry.start_order = order;
+            let before = self.tools.status.borrow().vplcs.get(&name).map(|vplc| vplc.serial.clone());
+            entry.ports = before.into_iter().flatten().map(|port| port.port).collect();
+            entry.ports.extend_from_slice(&found.prepared.spec.serial);
             drop(entry.commands.send(Command::Apply(Box::new(found.prepared), found.reporter)));
             return;
         }

@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::program::Programs;
 use super::program::runtime::Credentials;
 use super::program::store::Version;
+use super::realtime::RealTime;
+use super::serial::PortStatus;
 use super::spec::Change;
+use super::usage::{Metric, Usage, metrics};
 use crate::core::error::{Error, Kind};
+use crate::core::history::Point;
+use crate::core::open_metrics::{OpenMetrics, Source};
 
 /// A vPLC as the outside sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +44,10 @@ pub struct VplcStatus {
     pub program: Option<Version>,
     /// The versions of the program that are kept, the oldest first.
     pub versions: Arc<[Version]>,
+    /// Its serial ports, in the order of the specification.
+    pub serial: Vec<PortStatus>,
+    /// Whether real time is granted, as it was seen last.
+    pub real_time: RealTime,
     /// What went wrong last; none after a success.
     pub error: Option<Error>,
 }
@@ -144,6 +155,10 @@ pub enum Request {
     Reset(String, oneshot::Sender<Result<(), Error>>),
     /// So many of the last lines of output of the vPLC of this name.
     Lines(String, u32, oneshot::Sender<Result<Vec<String>, Error>>),
+    /// What the vPLC of this name uses.
+    Usage(String, oneshot::Sender<Usage>),
+    /// What was recorded of the usage of the vPLC of this name since then (seconds since 1970).
+    History(String, Metric, u64, oneshot::Sender<Vec<Point>>),
     /// Show that the actor is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -222,6 +237,16 @@ impl VplcHandle {
         self.ask(|reply| Request::Lines(vplc, lines, reply)).await?
     }
 
+    /// What a vPLC uses now.
+    pub async fn usage(&self, vplc: String) -> Result<Usage, Error> {
+        self.ask(|reply| Request::Usage(vplc, reply)).await
+    }
+
+    /// What was recorded of the usage of a vPLC since then (seconds since 1970); nothing if no history is kept.
+    pub async fn history(&self, vplc: String, metric: Metric, since: u64) -> Result<Vec<Point>, Error> {
+        self.ask(|reply| Request::History(vplc, metric, since, reply)).await
+    }
+
     /// Returns once the actor has answered.
     pub async fn ping(&self) -> Result<(), Error> {
         self.ask(Request::Ping).await
@@ -232,5 +257,22 @@ impl VplcHandle {
         let gone = || Error::new(Kind::Failed, "The vPLC service of orchestratord has stopped.");
         self.requests.send(request(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
+    }
+}
+
+impl Source for VplcHandle {
+    fn describe<'a>(&'a self, text: &'a mut OpenMetrics) -> BoxFuture<'a, ()> {
+        async move {
+            let names: Vec<String> = self.status.borrow().vplcs.keys().cloned().collect();
+            let mut usages = Vec::new();
+            for name in names {
+                // An error means that the vPLC has just vanished.
+                if let Ok(usage) = self.usage(name.clone()).await {
+                    usages.push((name, usage));
+                }
+            }
+            metrics::describe(&usages, text);
+        }
+        .boxed()
     }
 }

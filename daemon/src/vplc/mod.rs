@@ -15,4 +15,5 @@ pub mod realtime;
 pub mod serial;
 pub mod spec;
 pub mod store;
+pub mod usage;
 pub mod worker;

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 
+use super::engine::{Condition, Engine, Role};
+
 /// A process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Process {
@@ -19,6 +21,18 @@ impl Process {
         Ok(Self { pid, started: stat(pid, pid)?.started })
     }
 
+    /// The first process of a container, if that runs and the engine can be asked.
+    pub async fn of_container(engine: &dyn Engine, vplc: &str, role: Role) -> Option<Self> {
+        let ask = async || match engine.find(vplc, role).await.ok()??.condition {
+            Condition::Running { pid, .. } => Some(pid),
+            _ => None,
+        };
+        let pid = ask().await?;
+        let process = Self::of(pid).ok()?;
+        // The same number again, so it had not changed hands when it was looked at.
+        (ask().await? == pid).then_some(process)
+    }
+
     /// An error if the process has ended.
     pub fn is_alive(&self) -> io::Result<()> {
         if stat(self.pid, self.pid)?.started == self.started { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -32,8 +46,6 @@ pub(super) struct Stat {
     pub name: String,
     /// Ticks since the host was started.
     pub started: u64,
-    /// Priority under a real-time policy, 0 under others.
-    pub priority: u32,
     /// Number of the policy.
     pub policy: u32,
 }
@@ -50,8 +62,7 @@ fn parse_stat(text: &str) -> Option<Stat> {
     // The first one is the third of the manual page.
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
-    let small = |number| field(number).and_then(|value| u32::try_from(value).ok());
-    Some(Stat { name, started: field(22)?, priority: small(40)?, policy: small(41)? })
+    Some(Stat { name, started: field(22)?, policy: field(41).and_then(|policy| u32::try_from(policy).ok())? })
 }
 
 #[cfg(test)]
@@ -62,7 +73,7 @@ mod tests {
     fn names_with_brackets_do_not_mislead() {
         let fields: Vec<String> = (4..=52).map(|number| number.to_string()).collect();
         let stat = parse_stat(&format!("17 (a) (b) S {}\n", fields.join(" "))).unwrap();
-        assert_eq!(stat, Stat { name: "a) (b".to_owned(), started: 22, priority: 40, policy: 41 });
+        assert_eq!(stat, Stat { name: "a) (b".to_owned(), started: 22, policy: 41 });
         assert_eq!(parse_stat("17 (a"), None);
         assert_eq!(parse_stat("17 (a) S 1 2"), None);
     }

@@ -8,9 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-use serde::Serialize;
-
 use super::process::{Process, stat};
+use super::spec::Spec;
 
 /// Processes of a container that are looked at.
 const PROCESSES_LIMIT: usize = 4096;
@@ -28,15 +27,32 @@ pub struct Wanted {
     pub cpus: Option<BTreeSet<u32>>,
 }
 
+impl Wanted {
+    /// What a specification asks for.
+    pub fn of(spec: &Spec) -> Self {
+        let limits = spec.real_time.as_ref();
+        Self {
+            priority: limits.map(|limits| limits.priority),
+            locked_memory: limits.map(|limits| limits.locked_memory.unwrap_or(u64::MAX)),
+            cpus: spec.cpuset.as_deref().and_then(cpu_list),
+        }
+    }
+
+    /// Whether nothing is asked for.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Grant {
     /// As asked for, seen on the threads that run.
     Granted,
     /// Less than was asked for.
     Degraded,
     /// Nothing was asked for, or no program runs whose threads could be looked at.
+    #[default]
     Off,
 }
 
@@ -51,8 +67,8 @@ impl Grant {
     }
 }
 
-/// How it is, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// How it is, and why. By default it is off without a reason, as for a vPLC that does not run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RealTime {
     /// How it is.
     pub grant: Grant,
@@ -63,14 +79,10 @@ pub struct RealTime {
 /// One thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thread {
-    /// Its number.
-    pub tid: i32,
     /// Its name.
     pub name: String,
     /// Its policy is one of real time.
     pub real_time: bool,
-    /// Its priority, if so.
-    pub priority: u32,
     /// The processors that it may run on.
     pub cpus: BTreeSet<u32>,
 }
@@ -123,7 +135,7 @@ fn thread(pid: i32, tid: i32) -> Option<Thread> {
     let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).ok()?;
     let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).and_then(cpu_list)?;
     let real_time = REAL_TIME.contains(&stat.policy);
-    Some(Thread { tid, name: stat.name, real_time, priority: stat.priority, cpus })
+    Some(Thread { name: stat.name, real_time, cpus })
 }
 
 /// The soft limit of this name in `limits` of `proc(5)`.
@@ -136,7 +148,7 @@ fn limit(limits: &str, name: &str) -> Option<u64> {
 }
 
 /// Processors in the form of the kernel, such as `0-2,4`; `None` if it is malformed.
-pub fn cpu_list(text: &str) -> Option<BTreeSet<u32>> {
+fn cpu_list(text: &str) -> Option<BTreeSet<u32>> {
     let mut cpus = BTreeSet::new();
     for part in text.trim().split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -177,19 +189,14 @@ pub fn assess(wanted: &Wanted, observed: &Observed, running: bool) -> RealTime {
             lacks.push("None of its threads has a real-time policy, so the kernel has refused it.".to_owned());
         }
     }
-    let grant = match (wanted, lacks.is_empty()) {
-        (Wanted { priority: None, locked_memory: None, cpus: None }, _) => {
-            return RealTime { grant: Grant::Off, reason: "The vPLC asks for none.".to_owned() };
-        }
-        (_, false) => Grant::Degraded,
-        (_, true) if !running => {
-            return RealTime {
-                grant: Grant::Off,
-                reason: "No program runs whose threads could be looked at.".to_owned(),
-            };
-        }
-        (_, true) => Grant::Granted,
-    };
+    if wanted.is_nothing() {
+        return RealTime { grant: Grant::Off, reason: "The vPLC asks for none.".to_owned() };
+    }
+    if lacks.is_empty() && !running {
+        let reason = "No program runs whose threads could be looked at.".to_owned();
+        return RealTime { grant: Grant::Off, reason };
+    }
+    let grant = if lacks.is_empty() { Grant::Granted } else { Grant::Degraded };
     RealTime { grant, reason: lacks.join(" ") }
 }
 

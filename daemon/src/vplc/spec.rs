@@ -139,6 +139,12 @@ impl Spec {
             restart: section.optional("restart").map_or(Ok(Restart::default()), Restart::read)?,
             health: section.optional("health").map(Health::read).transpose()?,
         };
+        if !spec.serial.is_empty() && spec.capabilities.contains("MKNOD") {
+            let field = section.required("capabilities")?;
+            return Err(
+                field.invalid("must be without \"MKNOD\" for a vPLC with serial ports: it could take those of others.")
+            );
+        }
         Ok(spec)
     }
 

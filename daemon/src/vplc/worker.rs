@@ -1,8 +1,10 @@
 //! Does for one vPLC what its machine says, and tells the machine what happens.
 
 mod effects;
+mod hardware;
 mod jobs;
 mod programs;
+mod serial;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,16 +15,21 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use self::hardware::Hardware;
 use self::jobs::Work;
 use self::programs::Shelf;
-use super::engine::{Engine, Wellness};
+use self::serial::SerialPorts;
+use super::engine::{Condition, Container, Engine, Wellness};
 use super::handle::{Order, ProgramOrder, VplcStatus, VplcsStatus};
 use super::machine::{Claim, Effect, Event, Machine, Rules, Sight, latched};
 use super::nics::Nics;
 use super::program::Programs;
+use super::serial::Ports;
 use super::spec::{Desired, Spec, Unhealthy};
 use super::store::{Latch, Pinned, Record, Store, Wanted};
+use super::usage::{Metric, Usage};
 use crate::core::error::Error;
+use crate::core::history::Point;
 use crate::core::job::{Job, JobReporter, Jobs};
 
 /// The first wait before what failed is tried again; each further one is twice as long.
@@ -62,6 +69,10 @@ pub enum Command {
     Programs(oneshot::Sender<Result<Arc<Programs>, Error>>),
     /// Start again although the latch has fallen.
     Reset(oneshot::Sender<Result<(), Error>>),
+    /// Tell what it uses.
+    Usage(oneshot::Sender<Usage>),
+    /// Tell what was recorded of its usage since then (seconds since 1970).
+    History(Metric, u64, oneshot::Sender<Vec<Point>>),
 }
 
 /// What a worker tells about the vPLC with this name.
@@ -84,6 +95,10 @@ pub struct Tools {
     pub nics: Arc<dyn Nics>,
     /// The records.
     pub store: Store,
+    /// The serial ports of the host.
+    pub ports: Ports,
+    /// Whether a history of what each vPLC uses is kept.
+    pub history: bool,
     /// All Jobs.
     pub jobs: Jobs,
     /// What the outside sees. Written before a Job ends, so that whoever waited for the Job finds it.
@@ -102,6 +117,8 @@ pub struct Worker {
     older: bool,
     machine: Machine,
     shelf: Shelf,
+    hardware: Hardware,
+    serial: SerialPorts,
     work: Option<Work>,
     started: Instant,
     told: VplcStatus,
@@ -112,9 +129,10 @@ impl Worker {
     /// A vPLC that was found on record.
     pub fn found(tools: Tools, spec: Spec, record: Record, older: bool) -> Self {
         let shelf = Shelf::open(&tools, &spec);
+        let (hardware, serial) = (Hardware::new(&tools, &spec), SerialPorts::new(&tools, &spec));
         let machine = Machine::new(rules(&spec, &record, &shelf));
         let (started, told) = (Instant::now(), VplcStatus::default());
-        Self { tools, spec, record, older, machine, shelf, work: None, started, told, settled: false }
+        Self { tools, spec, record, older, machine, shelf, hardware, serial, work: None, started, told, settled: false }
     }
 
     /// A vPLC that is new. Puts it on record; an error leaves nothing behind.
@@ -156,7 +174,6 @@ impl Worker {
         let mut proof: Option<BoxFuture<'static, ()>> = None;
         let mut health: Option<BoxFuture<'static, ()>> = None;
         let mut events: VecDeque<Event> = VecDeque::new();
-        self.tell();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -174,6 +191,8 @@ impl Worker {
                     None => return,
                 },
                 () = self.shelf.changed() => {}
+                () = self.hardware.changed() => {}
+                () = self.serial.changed() => {}
                 event = wait(&mut doing) => {
                     doing = None;
                     events.push_back(event);
@@ -217,6 +236,8 @@ impl Worker {
             if let Some(job) = self.shelf.tend(&self.tools, &self.spec.name, running).await {
                 drop(self.tools.words.send(Word::Began(self.spec.name.clone(), job)));
             }
+            self.hardware.tend(self.machine.sight(), &self.shelf);
+            self.serial.tend(self.machine.sight());
             self.tell();
             self.shelf.finish();
         }
@@ -238,6 +259,14 @@ impl Worker {
             Command::Programs(reply) => {
                 // A caller who has gone away needs no answer.
                 drop(reply.send(self.shelf.programs(&self.spec.name)));
+                Vec::new()
+            }
+            Command::Usage(reply) => {
+                self.hardware.usage(self.machine.restarts(), self.shelf.overruns(), reply);
+                Vec::new()
+            }
+            Command::History(metric, since, reply) => {
+                drop(reply.send(self.hardware.history(metric, since)));
                 Vec::new()
             }
             Command::Reset(reply) => {
@@ -295,8 +324,8 @@ impl Worker {
         }
     }
 
-    /// Shows what has changed.
-    fn tell(&mut self) {
+    /// Shows what has changed. To be called before [`Worker::run`], so that nobody can overlook a vPLC that there is.
+    pub fn tell(&mut self) {
         let latch = self.machine.latch().filter(|_| self.record.wanted == Wanted::Running);
         let digest =
             if self.record.image.digest.is_empty() { &self.record.image.id } else { &self.record.image.digest };
@@ -321,6 +350,8 @@ impl Worker {
             plc: self.shelf.plc(),
             program: self.shelf.active().cloned(),
             versions: self.shelf.versions(),
+            serial: self.serial.status().to_vec(),
+            real_time: self.hardware.real_time().clone(),
             error: (self.machine.error().cloned())
                 .or_else(|| latch.map(|latch| latched(&self.spec.name, latch)))
                 .or_else(|| self.shelf.lost().cloned()),
@@ -364,6 +395,14 @@ const fn wanted(state: Desired) -> Wanted {
 /// How long to wait after so many failures in a row.
 fn retry_after(failures: u32) -> Duration {
     RETRY_FIRST.saturating_mul(1 << failures.min(16)).min(RETRY_MOST)
+}
+
+/// What the engine calls a container, and the number of its first process, if it runs.
+fn running(container: &Container) -> Option<(String, i32)> {
+    match container.condition {
+        Condition::Running { pid, .. } => Some((container.id.clone(), pid)),
+        _ => None,
+    }
 }
 
 /// Waits for what is there, or for ever.

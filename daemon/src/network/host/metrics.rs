@@ -1,22 +1,12 @@
-//! The figures as `OpenMetrics` text, for whatever scrapes.
-
-use std::fmt::Write;
+//! The figures for whatever scrapes.
 
 use super::Figures;
+use crate::core::open_metrics::OpenMetrics;
 
-/// The figures as `OpenMetrics` 1.0.
-pub fn text(figures: &Figures) -> String {
-    let mut text = String::new();
+/// Adds the figures.
+pub fn describe(figures: &Figures, text: &mut OpenMetrics) {
     let mut gauge = |name: &str, unit: &str, help: &str, values: &[(String, String)]| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "# TYPE orchestratord_host_{name} gauge");
-        if !unit.is_empty() {
-            let _ = writeln!(text, "# UNIT orchestratord_host_{name} {unit}");
-        }
-        let _ = writeln!(text, "# HELP orchestratord_host_{name} {help}");
-        for (labels, value) in values {
-            let _ = writeln!(text, "orchestratord_host_{name}{labels} {value}");
-        }
+        text.gauge(&format!("orchestratord_host_{name}"), unit, help, values);
     };
     let one = |value: String| vec![(String::new(), value)];
     let (one_minute, five, fifteen) = figures.load;
@@ -38,9 +28,5 @@ pub fn text(figures: &Figures) -> String {
         .filter_map(|(name, share)| name.split_once('-').map(|(resource, who)| (resource, who, share)))
         .map(|(resource, who, share)| (format!("{{resource=\"{resource}\",who=\"{who}\"}}"), share.to_string()))
         .collect();
-    if !pressures.is_empty() {
-        gauge("pressure_ratio", "ratio", "Share of the last 10 s in which work waited.", &pressures);
-    }
-    text.push_str("# EOF\n");
-    text
+    gauge("pressure_ratio", "ratio", "Share of the last 10 s in which work waited.", &pressures);
 }

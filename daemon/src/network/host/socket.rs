@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{Host, metrics};
+use super::Host;
 
 /// How long one request may take, from its first byte to the last of the answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ async fn answer(mut stream: UnixStream, host: &Host) -> io::Result<()> {
             length => request.extend_from_slice(piece.get(..length).unwrap_or_default()),
         }
     }
-    let text = metrics::text(&host.figures().await);
+    let text = host.metrics().await;
     let head = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",

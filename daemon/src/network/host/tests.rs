@@ -1,5 +1,6 @@
-use super::history::{POINTS, SAMPLES};
+use super::history::Sample;
 use super::*;
+use crate::core::history::POINTS;
 
 fn figures(cpu: f64) -> Figures {
     Figures { cpu, memory_used: 1, memory_total: 4, ..Figures::default() }
@@ -43,32 +44,38 @@ fn pressure_is_read_from_what_the_kernel_writes() {
 fn two_days_fit_into_two_mebibytes_and_no_more_is_kept() {
     assert!(SAMPLES * size_of::<Sample>() <= 2 << 20);
     assert_eq!(u64::try_from(SAMPLES).unwrap() * PERIOD.as_secs(), 48 * 3600);
-    let mut history = History::new();
+    let mut history = History::new(SAMPLES);
     for time in 0..u64::try_from(SAMPLES).unwrap() + 10 {
-        history.add(Sample::new(time, &figures(0.5)));
+        history.add(sample(time, &figures(0.5)));
     }
-    let points = history.read(Metric::Cpu, 0);
+    let points = history.read(Metric::Cpu.index(), 0);
     assert_eq!(points.first(), Some(&(10, 0.5)));
     assert!(points.len() <= POINTS && points.len() > POINTS / 2, "{}", points.len());
 }
 
 #[test]
 fn a_reading_begins_where_it_was_asked_to_and_leaves_out_what_is_unknown() {
-    let mut history = History::new();
+    let mut history = History::new(SAMPLES);
     for time in 0..5_u32 {
-        history.add(Sample::new(u64::from(time), &figures(f64::from(time))));
+        history.add(sample(u64::from(time), &figures(f64::from(time))));
     }
-    assert_eq!(history.read(Metric::Cpu, 3), [(3, 3.0), (4, 4.0)]);
-    assert_eq!(history.read(Metric::Memory, 4), [(4, 0.25)]);
-    assert_eq!(history.read(Metric::Temperature, 0), []);
+    assert_eq!(history.read(Metric::Cpu.index(), 3), [(3, 3.0), (4, 4.0)]);
+    assert_eq!(history.read(Metric::Memory.index(), 4), [(4, 0.25)]);
+    assert_eq!(history.read(Metric::Temperature.index(), 0), []);
     assert_eq!(Metric::named("pressure-io"), Some(Metric::PressureIo));
     assert_eq!(Metric::named("CPU"), None);
+}
+
+fn text(figures: &Figures) -> String {
+    let mut text = OpenMetrics::default();
+    metrics::describe(figures, &mut text);
+    text.finish()
 }
 
 #[test]
 fn the_text_is_openmetrics() {
     let figures = Figures { temperature: Some(41.5), pressure: [("cpu-some", 0.01)].into(), ..figures(0.25) };
-    let text = metrics::text(&figures);
+    let text = text(&figures);
     assert!(text.ends_with("\n# EOF\n"));
     for line in [
         "# TYPE orchestratord_host_cpu_usage_ratio gauge",
@@ -79,5 +86,5 @@ fn the_text_is_openmetrics() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}: {text}");
     }
-    assert!(!metrics::text(&Figures::default()).contains("temperature"));
+    assert!(!self::text(&Figures::default()).contains("temperature"));
 }

@@ -66,8 +66,9 @@ impl Domain {
 
     fn over(place: TempDir, engine: Arc<ScriptedEngine>, nics: Arc<ScriptedNics>) -> Self {
         let (jobs, stop) = (Jobs::default(), CancellationToken::new());
+        let settings = Settings { datastore: place.path().to_owned(), dev: place.path().join("dev"), history: false };
         let (actor, handle) =
-            Actor::new(engine.clone(), nics.clone(), check_nic, place.path(), jobs.clone(), stop.clone());
+            Actor::new(engine.clone(), nics.clone(), check_nic, &settings, jobs.clone(), stop.clone());
         Self { place, engine, nics, jobs, handle, stop, task: tokio::spawn(actor.run()) }
     }
 

@@ -23,6 +23,7 @@ use super::{
     Role, VPLC_LABEL, Version, Wellness, volume,
 };
 use crate::core::document::{excerpt, reason};
+use crate::vplc::serial::DIRECTORY;
 use crate::vplc::store::Pinned;
 
 /// How long the engine may think about a request that is no long work.
@@ -124,23 +125,27 @@ impl DockerEngine {
         if self.id(&plan.vplc, plan.role).await?.is_some() {
             return Ok(());
         }
-        let network = match plan.role {
-            Role::Holder => "none".to_owned(),
+        let what = || format!("create the container \"{name}\"");
+        let refused = |reason: &str| EngineError::Refused { what: what(), reason: reason.to_owned() };
+        let (network, ports) = match plan.role {
+            Role::Holder => ("none".to_owned(), None),
             Role::Runtime => {
-                let holder = self.id(&plan.vplc, Role::Holder).await?.ok_or_else(|| EngineError::Refused {
-                    what: format!("create the container \"{name}\""),
-                    reason: "the holder of its network is not there".to_owned(),
-                })?;
-                format!("container:{holder}")
+                let holder = self.inspect(&plan.vplc, Role::Holder).await?;
+                let holder = holder.ok_or_else(|| refused("the holder of its network is not there"))?;
+                let mounts = holder.mounts.unwrap_or_default();
+                let ports = mounts.into_iter().find(|mount| mount.destination.as_deref() == Some(DIRECTORY));
+                (format!("container:{}", holder.id.unwrap_or_default()), ports.and_then(|mount| mount.name))
             }
         };
-        let what = || format!("create the container \"{name}\"");
+        if plan.ports.is_some() && plan.role == Role::Runtime && ports.is_none() {
+            return Err(refused("its holder has no directory for serial ports"));
+        }
         if plan.volume.is_some() && !self.owns_volume(&plan.vplc).await? {
             let made = self.client()?.create_volume(body::volume(&plan.vplc)).await;
             made.map_err(|fault| self.fault(format!("create the volume \"{}\"", volume(&plan.vplc)), fault))?;
         }
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
-        match self.client()?.create_container(Some(options), body::container(plan, network)).await {
+        match self.client()?.create_container(Some(options), body::container(plan, network, ports)).await {
             Ok(made) => {
                 for warning in made.warnings.iter().filter(|warning| !warning.is_empty()) {
                     tracing::warn!(vplc = plan.vplc, "The container engine warns: {}", excerpt(warning));

@@ -35,6 +35,8 @@ pub struct Plan {
     pub environment: BTreeMap<String, String>,
     /// The volume.
     pub volume: Option<Volume>,
+    /// The rules for its filter of devices, if it has the directory for serial ports; none if it has not.
+    pub ports: Option<Vec<String>>,
     /// Processors.
     pub cpuset: Option<String>,
     /// Bytes of memory.
@@ -66,6 +68,8 @@ impl Plan {
             command: HOLDER.map(ToOwned::to_owned).to_vec(),
             environment: BTreeMap::new(),
             volume: None,
+            // The directory is there as long as the holder runs, and so before the runtime is started.
+            ports: (!spec.serial.is_empty()).then(Vec::new),
             cpuset: None,
             memory: None,
             pids: Some(8),
@@ -78,8 +82,8 @@ impl Plan {
         }
     }
 
-    /// The runtime of a vPLC, in the network namespace of its holder.
-    pub fn runtime(spec: &Spec, generation: u64, image: &str) -> Self {
+    /// The runtime of a vPLC, in the network namespace of its holder; `device_rules` are those of [`crate::vplc::serial`].
+    pub fn runtime(spec: &Spec, generation: u64, image: &str, device_rules: Vec<String>) -> Self {
         let mut capabilities: Vec<String> = spec.capabilities.iter().cloned().collect();
         // Without it the kernel refuses real-time policies whatever the limits say.
         if spec.real_time.is_some() && !spec.capabilities.contains("SYS_NICE") {
@@ -93,6 +97,7 @@ impl Plan {
             command: spec.command.clone(),
             environment: spec.environment.clone(),
             volume: spec.data.clone().map(|path| Volume { name: super::volume(&spec.name), path }),
+            ports: (!spec.serial.is_empty()).then_some(device_rules),
             cpuset: spec.cpuset.clone(),
             memory: spec.memory,
             pids: spec.pids,

@@ -5,15 +5,9 @@ use std::time::{Duration, Instant};
 use super::*;
 
 fn observed(real_time: bool) -> Observed {
-    let thread = |tid, name: &str, real_time| Thread {
-        tid,
-        name: name.to_owned(),
-        real_time,
-        priority: if real_time { 49 } else { 0 },
-        cpus: BTreeSet::from([2, 3]),
-    };
+    let thread = |name: &str, real_time| Thread { name: name.to_owned(), real_time, cpus: BTreeSet::from([2, 3]) };
     Observed {
-        threads: vec![thread(7, "python3", false), thread(9, "plc_main", real_time)],
+        threads: vec![thread("python3", false), thread("plc_main", real_time)],
         priority_limit: 99,
         locked_memory_limit: u64::MAX,
     }
@@ -31,6 +25,20 @@ fn all_that_was_asked_for_is_granted_once_it_is_seen() {
     let off = assess(&wanted(), &observed(false), false);
     assert_eq!((off.grant, off.reason.as_str()), (Grant::Off, "No program runs whose threads could be looked at."));
     assert_eq!(assess(&Wanted::default(), &observed(true), true).grant, Grant::Off);
+}
+
+#[test]
+fn what_is_asked_for_comes_from_the_specification() {
+    let check_nic = |section: &mut crate::core::document::Section<'_>| Ok(section.required("name")?.text()?.to_owned());
+    let parse = |more: &str| {
+        let text =
+            format!("api_version: orchestrator/v1\nkind: vplc\nname: a\nimage: {{reference: \"plc:1\"}}\n{more}");
+        Wanted::of(&Spec::parse(&text, check_nic).unwrap())
+    };
+    assert!(parse("").is_nothing());
+    assert_eq!(parse("cpuset: 2-3\nreal_time: {priority: 99}\n"), wanted());
+    let limited = Wanted { priority: Some(1), locked_memory: Some(65536), cpus: None };
+    assert_eq!(parse("real_time: {priority: 1, locked_memory: 64K}\n"), limited);
 }
 
 #[test]
@@ -109,7 +117,7 @@ fn threads_of_a_real_process_and_its_children_are_seen() {
     let assessed = assess(&wanted, &found, true);
     if found.threads.iter().any(|thread| thread.real_time) {
         let fifo = found.threads.iter().find(|thread| thread.real_time).unwrap();
-        assert_eq!((fifo.name.as_str(), fifo.priority), ("sleep", 7));
+        assert_eq!(fifo.name, "sleep");
     } else {
         eprintln!(
             "SKIPPED in part threads_of_a_real_process_and_its_children_are_seen: this machine grants no SCHED_FIFO"

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::SerialError;
-use super::ports::{Port, check_name};
+use super::ports::Port;
+use crate::vplc::handle::VplcsStatus;
+use crate::vplc::spec::SerialPort;
 
 /// What one vPLC wants of one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,52 +14,48 @@ struct Claim {
     shared: bool,
 }
 
-/// The owners of all ports, plugged in or not.
+/// The owners of all ports, plugged in or not. It is made anew from what the vPLCs have whenever it is asked, so it cannot differ from that.
 #[derive(Debug, Clone, Default)]
 pub struct Claims(BTreeMap<String, Vec<Claim>>);
 
 impl Claims {
-    /// Gives a port to a vPLC. It has no other owner, unless all of them share it.
-    pub fn take(&mut self, vplc: &str, port: &str, shared: bool) -> Result<(), SerialError> {
-        check_name(port)?;
-        let claims = self.0.get(port).map(Vec::as_slice).unwrap_or_default();
-        if let Some(other) = claims.iter().find(|claim| claim.vplc != vplc && !(claim.shared && shared)) {
-            return Err(SerialError::InUse { port: port.to_owned(), owner: other.vplc.clone() });
+    /// What all vPLCs have.
+    pub fn of(status: &VplcsStatus) -> Self {
+        let mut claims = Self::default();
+        for vplc in status.vplcs.values() {
+            vplc.serial.iter().for_each(|port| claims.add(&vplc.name, &port.port.device, port.port.shared));
         }
-        let claims = self.0.entry(port.to_owned()).or_default();
-        claims.retain(|claim| claim.vplc != vplc);
-        claims.push(Claim { vplc: vplc.to_owned(), shared });
-        Ok(())
+        claims
     }
 
-    /// Takes a port away from a vPLC.
-    pub fn release(&mut self, vplc: &str, port: &str) {
-        if let Some(claims) = self.0.get_mut(port) {
-            claims.retain(|claim| claim.vplc != vplc);
-        }
-        self.0.retain(|_, claims| !claims.is_empty());
+    /// A vPLC has this port.
+    pub fn add(&mut self, vplc: &str, port: &str, shared: bool) {
+        self.0.entry(port.to_owned()).or_default().push(Claim { vplc: vplc.to_owned(), shared });
     }
 
-    /// Takes all ports away from a vPLC.
-    pub fn release_all(&mut self, vplc: &str) {
-        for claims in self.0.values_mut() {
-            claims.retain(|claim| claim.vplc != vplc);
-        }
-        self.0.retain(|_, claims| !claims.is_empty());
+    /// Whether a vPLC may be given these ports: a port has no other owner, unless all of them share it.
+    pub fn allow(&self, vplc: &str, ports: &[SerialPort]) -> Result<(), SerialError> {
+        ports.iter().try_for_each(|port| self.allow_one(vplc, &port.device, &port.device, port.shared))
     }
 
-    /// Whether a vPLC may have the node of this port: it owns the name, and nobody owns the same device under another name. To be
-    /// asked each time before a node is made, as only what is plugged in has a device.
-    pub fn check(&self, vplc: &str, port: &Port, plugged: &BTreeMap<String, Port>) -> Result<(), SerialError> {
-        let own = self.0.get(&port.name).and_then(|claims| claims.iter().find(|claim| claim.vplc == vplc));
-        let shared = own.is_some_and(|claim| claim.shared);
-        let same = |name: &str| plugged.get(name).is_some_and(|other| other.device == port.device);
-        for (_, claims) in self.0.iter().filter(|(name, _)| **name == port.name || same(name)) {
-            if let Some(other) = claims.iter().find(|claim| claim.vplc != vplc && !(claim.shared && shared)) {
-                return Err(SerialError::InUse { port: port.name.clone(), owner: other.vplc.clone() });
-            }
+    /// Whether a vPLC may have the node of this port: nobody else owns the same device under whatever name. To be asked each time
+    /// before a node is made, as only what is plugged in has a device.
+    pub fn check(
+        &self,
+        vplc: &str,
+        port: &Port,
+        shared: bool,
+        plugged: &BTreeMap<String, Port>,
+    ) -> Result<(), SerialError> {
+        let same = plugged.values().filter(|other| other.device == port.device).map(|other| &other.name);
+        same.chain([&port.name]).try_for_each(|name| self.allow_one(vplc, &port.name, name, shared))
+    }
+
+    fn allow_one(&self, vplc: &str, port: &str, name: &str, shared: bool) -> Result<(), SerialError> {
+        let claims = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
+        match claims.iter().find(|claim| claim.vplc != vplc && !(claim.shared && shared)) {
+            Some(other) => Err(SerialError::InUse { port: port.to_owned(), owner: other.vplc.clone() }),
+            None => Ok(()),
         }
-        let not_owned = || SerialError::NotOwned { port: port.name.clone(), vplc: vplc.to_owned() };
-        own.map(drop).ok_or_else(not_owned)
     }
 }

@@ -4,6 +4,13 @@
 //! and not the events of the kernel, are what is watched: with inotify, which also works where the events of udev do not come, as in
 //! network namespaces and with other device managers.
 //!
+//! # Where the nodes are
+//!
+//! The `/dev` of a container exists only once its first process runs, which is too late for a PLC that opens its ports at once. So the
+//! nodes are in a directory of their own, [`DIRECTORY`], which is a `tmpfs` that the engine mounts into the holder and into the
+//! runtime: it is there while the holder runs, so before the runtime is started, and it outlives restarts of the runtime. What
+//! was made of other ways is in `docs/vplc-programs.md`.
+//!
 //! # What a vPLC may open
 //!
 //! The filter for devices of a container is a program in the kernel that is fixed when the container is made, and an adapter that is
@@ -18,13 +25,17 @@ mod ports;
 mod watch;
 
 pub use claims::Claims;
-pub use node::Container;
+pub use node::Nodes;
 pub use ports::{Device, Port, Ports};
 pub use watch::follow;
 
 use std::io;
 
+use super::spec::SerialPort;
 use crate::core::error::{Error, Kind};
+
+/// Where a vPLC finds its serial ports.
+pub const DIRECTORY: &str = "/dev/serial";
 
 /// What can be wrong with a serial port.
 #[derive(Debug, thiserror::Error)]
@@ -42,23 +53,17 @@ pub enum SerialError {
         /// Who has it.
         owner: String,
     },
-    /// Nobody gave it to the vPLC.
-    #[error("The serial port \"{port}\" does not belong to the vPLC \"{vplc}\".")]
-    NotOwned {
-        /// The port.
-        port: String,
-        /// Who wants it.
-        vplc: String,
-    },
-    /// The place of a node is not one.
-    #[error("\"{0}\" is no place for a serial port: it is to be a name directly below \"/dev\".")]
-    Place(String),
     /// Something is in the way of a node.
     #[error("The serial port cannot be put at \"{0}\" of the vPLC: there is something that is not ours.")]
     InTheWay(String),
-    /// The vPLC has the `/dev` of the host.
-    #[error("The vPLC has the \"/dev\" of the host, where no node is made for it.")]
-    HostDevices,
+    /// There is no place for nodes.
+    #[error("The container engine has not mounted a \"{DIRECTORY}\" of its own for the vPLC.")]
+    NoDirectory,
+    /// A node would not work.
+    #[error(
+        "The container engine has mounted \"{DIRECTORY}\" of the vPLC so that devices in it cannot be opened (nodev)."
+    )]
+    NoDevices,
     /// The node cannot be made or removed.
     #[error("The node \"{path}\" of the vPLC cannot be changed: {source}.")]
     Node {
@@ -72,14 +77,32 @@ pub enum SerialError {
 impl From<SerialError> for Error {
     fn from(error: SerialError) -> Self {
         let kind = match error {
-            SerialError::Name(_) | SerialError::Place(_) => Kind::InvalidArgs,
-            SerialError::InUse { .. }
-            | SerialError::NotOwned { .. }
-            | SerialError::InTheWay(_)
-            | SerialError::HostDevices => Kind::NotSupported,
+            SerialError::Name(_) => Kind::InvalidVplc,
+            SerialError::InUse { .. } => Kind::SerialPortInUse,
+            SerialError::InTheWay(_) | SerialError::NoDirectory | SerialError::NoDevices => Kind::NotSupported,
             SerialError::Node { .. } => Kind::Failed,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+/// How a port of a vPLC is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortStatus {
+    /// What the specification says.
+    pub port: SerialPort,
+    /// Its node on the host; empty while it is not plugged in.
+    pub device: String,
+    /// The runtime runs and has the node.
+    pub connected: bool,
+    /// Why it does not have it although the port is plugged in; empty if it has, or does not run.
+    pub error: String,
+}
+
+impl PortStatus {
+    /// A port that was not seen.
+    pub fn unplugged(port: SerialPort) -> Self {
+        Self { port, device: String::new(), connected: false, error: String::new() }
     }
 }
 

@@ -1,119 +1,134 @@
-//! Device nodes in the `/dev` of a container, made from outside of it.
+//! Device nodes in the directory for serial ports of a container, made from outside of it.
 //!
 //! The way in is `/proc/PID/root`, from where the kernel resolves paths as the container sees them, and refuses links: a container
 //! that puts a link in place of its `/dev` would have a root daemon make nodes elsewhere. Nothing runs in the container, so its
 //! image needs no `mknod`, and the container no `CAP_MKNOD`.
 
-use std::fs;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, chmodat, chownat, fstat, makedev,
-    mknodat, openat, openat2, renameat, renameat_with, stat, statat, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, StatVfsMountFlags, chmodat, fstat, fstatvfs,
+    makedev, mknodat, openat, openat2, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::SerialError;
 use super::ports::Device;
+use super::{DIRECTORY, SerialError};
 use crate::vplc::process::Process;
 
-/// The inside of a container that runs.
-#[derive(Debug)]
-pub struct Container {
-    process: Process,
-    root: OwnedFd,
-}
+/// What is in use for a moment, until it is complete.
+const TEMPORARY: &str = ".orchestratord";
 
-impl Container {
-    /// The container of this process. Takes `CAP_SYS_PTRACE`.
-    pub fn of(process: Process) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, format!("/proc/{}/root", process.pid), flags, Mode::empty())?;
-        // Only now, so that the number cannot have changed hands in between.
-        process.is_alive()?;
-        Ok(Self { process, root })
+/// The directory for serial ports of a container that runs. Nobody but the daemon makes device nodes in it.
+#[derive(Debug)]
+pub struct Nodes(OwnedFd);
+
+impl Nodes {
+    /// That of the container of this process. Takes `CAP_SYS_PTRACE`.
+    pub fn of(process: Process) -> Result<Self, SerialError> {
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let root = openat(CWD, format!("/proc/{}/root", process.pid), flags, Mode::empty())?;
+            // Only now, so that the number cannot have changed hands in between.
+            process.is_alive().map_err(|_| Errno::SRCH)?;
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let path = DIRECTORY.trim_start_matches('/');
+            let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+            let above = openat2(&root, above, flags, Mode::empty(), resolve)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = openat2(&root, path, flags, Mode::empty(), resolve)?;
+            let (above, own) = (fstat(&above)?, fstat(&directory)?);
+            let nodes_work = !fstatvfs(&directory)?.f_flag.contains(StatVfsMountFlags::NODEV);
+            Ok((above.st_dev != own.st_dev, nodes_work, directory))
+        };
+        match open() {
+            Ok((true, true, directory)) => Ok(Self(directory)),
+            Ok((true, false, _)) => Err(SerialError::NoDevices),
+            // Whatever is there, the engine has not made it for us; it may even be the one of the host.
+            Ok((false, ..)) | Err(Errno::NOENT) => Err(SerialError::NoDirectory),
+            Err(error) => Err(SerialError::Node { path: DIRECTORY.to_owned(), source: error.into() }),
+        }
     }
 
-    /// Has this path of the container be the device. What was made for `former` before is replaced, in one step; anything else that is
-    /// there is left alone, and is an error. Takes `CAP_MKNOD`.
-    pub fn make_node(&self, path: &str, device: Device, former: Option<Device>) -> Result<(), SerialError> {
-        let name = name_of(path)?;
-        let directory = self.directory(path)?;
-        let failed = |error: Errno| SerialError::Node { path: path.to_owned(), source: error.into() };
-        let found = device_at(&directory, name).map_err(failed)?;
+    /// Has this name be the device. A node of another device is replaced, in one step; anything else that is there is left alone, and is
+    /// an error. Takes `CAP_MKNOD`.
+    pub fn make(&self, name: &str, device: Device) -> Result<(), SerialError> {
+        let failed = |error: Errno| SerialError::Node { path: format!("{DIRECTORY}/{name}"), source: error.into() };
+        let found = self.found(OsStr::new(name)).map_err(failed)?;
         match found {
             Found::Device(found) if found == device => return Ok(()),
-            Found::Device(found) if Some(found) == former => {}
-            Found::Nothing => {}
-            _ => return Err(SerialError::InTheWay(path.to_owned())),
+            Found::Device(_) | Found::Nothing => {}
+            Found::Else => return Err(SerialError::InTheWay(format!("{DIRECTORY}/{name}"))),
         }
-        let temporary = format!(".{name}.orchestratord");
         let made = || {
-            match unlinkat(&directory, &temporary, AtFlags::empty()) {
+            match unlinkat(&self.0, TEMPORARY, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
-            let mode = Mode::from_raw_mode(0o660);
-            mknodat(&directory, &temporary, FileType::CharacterDevice, mode, makedev(device.major, device.minor))?;
-            // mknodat heeds the umask of the daemon.
-            chmodat(&directory, &temporary, mode, AtFlags::empty())?;
-            let owner = fs::metadata(format!("/proc/{}", self.process.pid)).map_err(|_| Errno::SRCH)?;
-            let (user, group) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
-            chownat(&directory, &temporary, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+            // Who is in the vPLC may have it: what keeps others away is that the directory is its own.
+            let mode = Mode::from_raw_mode(0o666);
+            let number = makedev(device.major, device.minor);
+            mknodat(&self.0, TEMPORARY, FileType::CharacterDevice, mode, number)?;
+            // mknodat heeds the umask of the daemon. By descriptor: the container can replace names, with links to files of the host.
+            let node = openat(&self.0, TEMPORARY, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let seen = fstat(&node)?;
+            if FileType::from_raw_mode(seen.st_mode) != FileType::CharacterDevice || seen.st_rdev != number {
+                return Err(Errno::EXIST);
+            }
+            chmodat(CWD, format!("/proc/self/fd/{}", node.as_raw_fd()), mode, AtFlags::empty())?;
             match found {
                 // What has come in the meantime is not replaced.
-                Found::Nothing => renameat_with(&directory, &temporary, &directory, name, RenameFlags::NOREPLACE),
-                _ => renameat(&directory, &temporary, &directory, name),
+                Found::Nothing => renameat_with(&self.0, TEMPORARY, &self.0, name, RenameFlags::NOREPLACE),
+                _ => renameat(&self.0, TEMPORARY, &self.0, name),
             }
         };
         made().map_err(|error| {
             // An error means that there is none.
-            let _ = unlinkat(&directory, &temporary, AtFlags::empty());
+            let _ = unlinkat(&self.0, TEMPORARY, AtFlags::empty());
             failed(error)
         })
     }
 
-    /// Removes the node of this device; anything else that is there is left alone.
-    pub fn remove_node(&self, path: &str, device: Device) -> Result<(), SerialError> {
-        let name = name_of(path)?;
-        let directory = self.directory(path)?;
-        let failed = |error: Errno| SerialError::Node { path: path.to_owned(), source: error.into() };
-        if device_at(&directory, name).map_err(failed)? == Found::Device(device) {
-            unlinkat(&directory, name, AtFlags::empty()).map_err(failed)?;
+    /// Removes the nodes of all devices but those with these names: an adapter that takes the number of one that was pulled must not be
+    /// found under its name.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) -> Result<(), SerialError> {
+        for name in self.devices()?.into_keys().filter(|name| !keep(name)) {
+            unlinkat(&self.0, name.as_str(), AtFlags::empty())
+                .map_err(|error| SerialError::Node { path: format!("{DIRECTORY}/{name}"), source: error.into() })?;
         }
         Ok(())
     }
 
-    /// Which device is at this path of the container.
-    pub fn node(&self, path: &str) -> Result<Option<Device>, SerialError> {
-        let name = name_of(path)?;
-        let found = device_at(&self.directory(path)?, name);
-        match found.map_err(|error| SerialError::Node { path: path.to_owned(), source: error.into() })? {
-            Found::Device(device) => Ok(Some(device)),
-            _ => Ok(None),
-        }
+    /// The nodes that are there.
+    pub fn devices(&self) -> Result<BTreeMap<String, Device>, SerialError> {
+        let read = || {
+            let mut devices = BTreeMap::new();
+            for entry in Dir::read_from(&self.0)? {
+                let entry = entry?;
+                let name = OsStr::from_bytes(entry.file_name().to_bytes());
+                // A name that is no text is none of ours.
+                if let (Some(text), Found::Device(device)) = (name.to_str(), self.found(name)?) {
+                    devices.insert(text.to_owned(), device);
+                }
+            }
+            Ok(devices)
+        };
+        read().map_err(|error: Errno| SerialError::Node { path: DIRECTORY.to_owned(), source: error.into() })
     }
 
-    fn directory(&self, path: &str) -> Result<OwnedFd, SerialError> {
-        let failed = |error: Errno| SerialError::Node { path: path.to_owned(), source: error.into() };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let directory = openat2(&self.root, "dev", flags, Mode::empty(), resolve).map_err(failed)?;
-        let (inside, host) = (fstat(&directory).map_err(failed)?, stat("/dev").map_err(failed)?);
-        if (inside.st_dev, inside.st_ino) == (host.st_dev, host.st_ino) {
-            return Err(SerialError::HostDevices);
+    fn found(&self, name: &OsStr) -> Result<Found, Errno> {
+        match statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice => {
+                Ok(Device::of(found.st_rdev).map_or(Found::Else, Found::Device))
+            }
+            Ok(_) => Ok(Found::Else),
+            Err(Errno::NOENT) => Ok(Found::Nothing),
+            Err(error) => Err(error),
         }
-        Ok(directory)
     }
-}
-
-/// The name in `/dev`. A place further down would need directories that somebody makes and removes.
-fn name_of(path: &str) -> Result<&str, SerialError> {
-    let name = path.strip_prefix("/dev/").filter(|name| !name.contains('/') && !name.starts_with('.'));
-    let name = name.filter(|name| (1..=200).contains(&name.len()) && !name.chars().any(char::is_control));
-    name.ok_or_else(|| SerialError::Place(path.chars().filter(|char| !char.is_control()).take(64).collect()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,15 +136,4 @@ enum Found {
     Nothing,
     Device(Device),
     Else,
-}
-
-fn device_at(directory: &OwnedFd, name: &str) -> Result<Found, Errno> {
-    match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice => {
-            Ok(Device::of(found.st_rdev).map_or(Found::Else, Found::Device))
-        }
-        Ok(_) => Ok(Found::Else),
-        Err(Errno::NOENT) => Ok(Found::Nothing),
-        Err(error) => Err(error),
-    }
 }

@@ -43,23 +43,23 @@ fn what_is_no_name_is_refused() {
     }
 }
 
+fn wanted(device: &str, shared: bool) -> SerialPort {
+    SerialPort { device: device.to_owned(), path: format!("{DIRECTORY}/{device}"), shared }
+}
+
 #[test]
 fn a_port_has_one_owner_unless_all_share_it() {
     let mut claims = Claims::default();
-    claims.take("a", "p", false).unwrap();
-    claims.take("a", "p", false).unwrap();
-    let message = claims.take("b", "p", false).unwrap_err().to_string();
+    claims.add("a", "p", false);
+    claims.add("b", "q", true);
+    claims.allow("a", &[wanted("p", false), wanted("q", true)]).unwrap();
+    let message = claims.allow("b", &[wanted("q", true), wanted("p", false)]).unwrap_err().to_string();
     assert_eq!(message, "The serial port \"p\" belongs to the vPLC \"a\", and is not shared by both.");
-    claims.take("b", "p", true).unwrap_err();
-    claims.take("b", "q", true).unwrap();
-    claims.take("c", "q", true).unwrap();
+    claims.allow("b", &[wanted("p", true)]).unwrap_err();
+    claims.allow("c", &[wanted("q", true), wanted("r", false)]).unwrap();
     // To share is the wish of all or of none.
-    claims.take("c", "q", false).unwrap_err();
-    claims.release("a", "p");
-    claims.take("b", "p", true).unwrap();
-    claims.release_all("b");
-    claims.take("c", "q", false).unwrap();
-    claims.take("c", "p", false).unwrap();
+    claims.allow("c", &[wanted("q", false)]).unwrap_err();
+    claims.allow("b", &[wanted("q", false)]).unwrap();
 }
 
 #[test]
@@ -69,15 +69,15 @@ fn one_device_under_two_names_has_one_owner_all_the_same() {
     plug(dev.path(), "q", "/dev/null");
     let plugged = Ports::new(dev.path()).list();
     let mut claims = Claims::default();
-    claims.take("a", "p", false).unwrap();
-    claims.check("a", &plugged["p"], &plugged).unwrap();
-    assert!(matches!(claims.check("b", &plugged["p"], &plugged), Err(SerialError::InUse { .. })));
-    claims.take("b", "q", false).unwrap();
-    assert!(matches!(claims.check("b", &plugged["q"], &plugged), Err(SerialError::InUse { .. })));
-    claims.release_all("a");
-    claims.check("b", &plugged["q"], &plugged).unwrap();
-    let owned = Claims::default().check("a", &plugged["p"], &plugged);
-    assert!(matches!(owned, Err(SerialError::NotOwned { .. })));
+    claims.add("b", "q", false);
+    claims.check("b", &plugged["q"], false, &plugged).unwrap();
+    claims.add("a", "p", false);
+    assert!(matches!(claims.check("b", &plugged["q"], false, &plugged), Err(SerialError::InUse { .. })));
+    assert!(matches!(claims.check("a", &plugged["p"], false, &plugged), Err(SerialError::InUse { .. })));
+    let mut sharing = Claims::default();
+    sharing.add("a", "p", true);
+    sharing.add("b", "q", true);
+    sharing.check("b", &plugged["q"], true, &plugged).unwrap();
 }
 
 #[test]

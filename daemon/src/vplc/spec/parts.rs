@@ -6,6 +6,10 @@ use super::{PARTS_LIMIT, inner_path, size, words};
 use crate::core::document::{DocumentError, Field, Section};
 use crate::vplc::nics::CheckNic;
 use crate::vplc::program::runtime::PORT;
+use crate::vplc::serial::DIRECTORY;
+
+/// Bytes of the name of a serial port in a vPLC.
+const NODE_LIMIT: usize = 200;
 
 /// When an image is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -105,21 +109,33 @@ impl ProgramSection {
 pub struct SerialPort {
     /// Its name below `/dev/serial/by-id`.
     pub device: String,
-    /// Where it is in the vPLC, below `/dev`.
+    /// Where it is in the vPLC, in the directory for serial ports.
     pub path: String,
     /// Whether other vPLCs may have it, too.
     pub shared: bool,
+}
+
+impl SerialPort {
+    /// Its name in the directory for serial ports.
+    pub fn node(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
 }
 
 pub(super) fn serial(field: &Field<'_>) -> Result<Vec<SerialPort>, DocumentError> {
     let mut ports: Vec<SerialPort> = Vec::new();
     for field in field.list(PARTS_LIMIT)? {
         let mut section = field.section()?;
-        let device = section.required("device")?.path_component()?.to_owned();
+        let field = section.required("device")?;
+        let device = field.path_component()?.to_owned();
+        if ports.iter().any(|port| port.device == device) {
+            return Err(field.invalid("is that of another serial port of the vPLC."));
+        }
         let field = section.required("path")?;
         let path = inner_path(&field)?;
-        if !path.starts_with("/dev/") {
-            return Err(field.invalid("must lie below \"/dev\"."));
+        let name = path.strip_prefix(DIRECTORY).and_then(|rest| rest.strip_prefix('/'));
+        if !name.is_some_and(|name| !name.contains('/') && !name.starts_with('.') && name.len() <= NODE_LIMIT) {
+            return Err(field.invalid(format!("must be a name in \"{DIRECTORY}\", such as \"{DIRECTORY}/modbus\".")));
         }
         if ports.iter().any(|port| port.path == path) {
             return Err(field.invalid("is that of another serial port of the vPLC."));

@@ -17,7 +17,7 @@ nics:
     mtu: 1400
 serial:
   - device: usb-FTDI_1-if00
-    path: /dev/ttyUSB0
+    path: /dev/serial/press
     shared: true
 data: {path: /var/openplc}
 environment:
@@ -65,7 +65,7 @@ fn every_key_arrives() {
     let spec = parse(MOST).unwrap();
     assert_eq!(spec.image.pull, Pull::Always);
     assert_eq!(spec.nics[0].text, r#""name": "eth0", "parent": "lan0", "mtu": 1400"#);
-    assert_eq!(spec.serial[0].path, "/dev/ttyUSB0");
+    assert_eq!(spec.serial[0].path, "/dev/serial/press");
     assert_eq!(spec.environment["N"], "010");
     assert_eq!((spec.memory, spec.pids, spec.cpuset.as_deref()), (Some(512 << 20), Some(100), Some("2-3,5")));
     assert_eq!(spec.real_time, Some(RealTime { priority: 80, locked_memory: None }));
@@ -85,8 +85,28 @@ fn bad_values_name_key_and_line() {
         ("  pull: always", "  pull: sometimes", "vplc:6:9: \"image.pull\" must be \"missing\""),
         ("  pull: always", "  tag: 1", "vplc:6:3: \"image.tag\" is not a known key."),
         ("command: [/bin/plc, --fast]", "command: []", "vplc:7:10: \"command\" must begin with a program."),
-        ("    path: /dev/ttyUSB0", "    path: /etc/shadow", "vplc:14:11: \"serial[0].path\" must lie below \"/dev\"."),
-        ("    path: /dev/ttyUSB0", "    path: /dev/../etc", "vplc:14:11: \"serial[0].path\" must be an absolute path"),
+        (
+            "    path: /dev/serial/press",
+            "    path: /dev/ttyUSB0",
+            "vplc:14:11: \"serial[0].path\" must be a name in \"/dev/serial\"",
+        ),
+        (
+            "    path: /dev/serial/press",
+            "    path: /dev/serial/a/b",
+            "vplc:14:11: \"serial[0].path\" must be a name in",
+        ),
+        ("    path: /dev/serial/press", "    path: /dev/serial/.a", "vplc:14:11: \"serial[0].path\" must be a name in"),
+        (
+            "    path: /dev/serial/press",
+            "    path: /dev/serial/../null",
+            "vplc:14:11: \"serial[0].path\" must be an absolute path",
+        ),
+        ("  - device: usb-FTDI_1-if00", "  - device: ../null", "vplc:13:13: \"serial[0].device\""),
+        (
+            "capabilities: [NET_RAW, SYS_NICE]",
+            "capabilities: [MKNOD]",
+            "vplc:24:15: \"capabilities\" must be without \"MKNOD\"",
+        ),
         ("data: {path: /var/openplc}", "data: {path: /}", "vplc:16:14: \"data.path\" must be an absolute path"),
         ("  N: 010", "  1N: x", "vplc:19:3: \"environment.1N\" is no name of a variable"),
         ("cpuset: 2-3,5", "cpuset: 3-2", "vplc:20:9: \"cpuset\" must be a list of processors"),
@@ -125,6 +145,13 @@ fn bad_values_name_key_and_line() {
 fn names_do_not_repeat() {
     let twice = MOST.replace("serial:", "  - name: eth0\nserial:");
     assert!(parse(&twice).unwrap_err().to_string().contains("which another NIC of the vPLC has"));
+    for (device, path, key) in
+        [("usb-FTDI_1-if00", "other", "serial[1].device"), ("usb-FTDI_2-if00", "press", "serial[1].path")]
+    {
+        let port = format!("  - device: {device}\n    path: /dev/serial/{path}\ndata:");
+        let error = parse(&MOST.replace("data:", &port)).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"{key}\" is that of another serial port of the vPLC.")), "{error}");
+    }
 }
 
 #[test]

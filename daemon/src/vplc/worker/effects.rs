@@ -31,6 +31,7 @@ impl Worker {
             return unless(until_ended(engine, self.spec.name.clone(), container), self.shelf.prove(plc));
         }
         let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
+        let ports = self.serial.site();
         tracing::debug!(vplc = spec.name, ?effect, "begins");
         async move {
             let done: Result<Event, Error> = async {
@@ -48,9 +49,14 @@ impl Worker {
                     }
                     Effect::FetchImage => fetch_again(engine.as_ref(), &spec, &record.image).await?,
                     Effect::CreateHolder => engine.create(&Plan::holder(&spec, record.generation, image)).await?,
-                    Effect::CreateRuntime => engine.create(&Plan::runtime(&spec, record.generation, image)).await?,
+                    Effect::CreateRuntime => {
+                        engine.create(&Plan::runtime(&spec, record.generation, image, ports.rules())).await?;
+                    }
                     Effect::StartHolder => engine.start(name, Role::Holder).await?,
-                    Effect::StartRuntime => engine.start(name, Role::Runtime).await?,
+                    Effect::StartRuntime => {
+                        ports.prepare().await;
+                        engine.start(name, Role::Runtime).await?;
+                    }
                     Effect::AttachNics { pid } => nics.attach(name, &spec.nics, pid).await?,
                     Effect::DetachNics => nics.detach(name).await?,
                     Effect::StopRuntime => engine.stop(name, Role::Runtime, spec.stop_grace).await?,

@@ -1,6 +1,7 @@
 //! The Jobs of a worker: what they change, when they are over, and what is taken back if they fail.
 
 use super::effects::step;
+use super::serial::SerialPorts;
 use super::{Prepared, Shelf, Worker, rules, wanted};
 use crate::core::error::{Error, Kind};
 use crate::core::job::{Job, JobReporter, JobResult, VPLC_SUBJECT};
@@ -132,6 +133,10 @@ impl Worker {
         let nics = spec.nics != self.spec.nics;
         if spec.program != self.spec.program || matches!(self.record.wanted, Wanted::Gone { .. }) {
             self.shelf = Shelf::open(&self.tools, &spec);
+        }
+        self.hardware.follow(&spec);
+        if spec.serial != self.spec.serial {
+            self.serial = SerialPorts::new(&self.tools, &spec);
         }
         (self.spec, self.record, self.older) = (spec, record, false);
         Ok(vec![Event::Rules { rules: rules(&self.spec, &self.record, &self.shelf), nics }])

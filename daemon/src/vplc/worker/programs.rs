@@ -25,7 +25,9 @@ use crate::vplc::program::{Outcome, Patience, Programs, Progress};
 use crate::vplc::spec::Spec;
 
 /// Between two looks at the PLC. A look costs the runtime a TLS handshake.
-const PACE: Duration = Duration::from_secs(15);
+pub(super) const PACE: Duration = Duration::from_secs(15);
+/// Each look of this number asks for the figures of the tasks, too, which take a lock that the scan takes.
+const THOROUGH: u64 = 4;
 
 /// The way to the loopback of a vPLC: by the process in its network namespace, 0 while there is none.
 #[derive(Debug)]
@@ -50,17 +52,25 @@ struct Glance {
     plc: &'static str,
     program: Option<Version>,
     versions: Arc<[Version]>,
+    /// How often its tasks were late since it was started; none if that was not asked or not told.
+    overruns: Option<u64>,
 }
 
 impl Glance {
-    async fn at(programs: &Programs) -> Self {
-        let plc = programs.runtime().plc().await.map_or("", |plc| plc.as_str());
-        Self::of(programs, plc).await
+    async fn at(programs: &Programs, thorough: bool) -> Self {
+        let runtime = programs.runtime();
+        let (plc, tasks) = if thorough {
+            runtime.statistics().await.map_or(("", Vec::new()), |(plc, tasks)| (plc.as_str(), tasks))
+        } else {
+            (runtime.plc().await.map_or("", |plc| plc.as_str()), Vec::new())
+        };
+        let overruns = (!tasks.is_empty()).then(|| tasks.iter().map(|task| task.overruns).sum());
+        Self { overruns, ..Self::of(programs, plc).await }
     }
 
     /// What is kept, beside what the PLC does.
     async fn of(programs: &Programs, plc: &'static str) -> Self {
-        Self { plc, program: programs.active().await, versions: programs.versions().await.into() }
+        Self { plc, program: programs.active().await, versions: programs.versions().await.into(), overruns: None }
     }
 }
 
@@ -76,6 +86,8 @@ pub(super) struct Shelf {
     /// It is told to the outside before its Job ends.
     ended: Option<Ended>,
     look: Option<BoxFuture<'static, Glance>>,
+    /// Looks so far.
+    looks: u64,
     glance: Glance,
     /// Why the runtime that was claimed last does not run the program.
     lost: Option<Error>,
@@ -97,7 +109,7 @@ impl Shelf {
         });
         let (deployment, ended, look) = (None, None, None);
         let (glance, lost) = (Glance::default(), None);
-        Self { programs, pid, deployment, ended, look, glance, lost, resumed: false, first: true }
+        Self { programs, pid, deployment, ended, look, looks: 0, glance, lost, resumed: false, first: true }
     }
 
     /// The programs, for those who only look at them; an error if the vPLC has none.
@@ -134,6 +146,16 @@ impl Shelf {
     /// What the PLC does, in one word; empty if that is not known.
     pub(super) fn plc(&self) -> &'static str {
         self.glance.plc
+    }
+
+    /// How often the tasks of the program were late since it was started, as far as that is known.
+    pub(super) fn overruns(&self) -> Option<u64> {
+        self.glance.overruns
+    }
+
+    /// How often it has looked at the PLC; none if nobody looks.
+    pub(super) fn looks(&self) -> Option<u64> {
+        self.programs.as_ref()?.as_ref().ok().map(|_| self.looks)
     }
 
     /// The program that is on the runtime.
@@ -207,7 +229,7 @@ impl Shelf {
                     ProgramOrder::Rollback(version) => programs.rollback(version, &reporter, &cancel).await,
                 },
             };
-            let glance = Glance::at(&programs).await;
+            let glance = Glance::at(&programs, true).await;
             (reporter, done.map(|(_, outcome)| Some(outcome)), glance)
         };
         self.deployment = Some(work.boxed());
@@ -219,7 +241,7 @@ impl Shelf {
         let Some(Ok(programs)) = &self.programs else { return None };
         if !running {
             self.look = None;
-            self.glance.plc = "";
+            (self.glance.plc, self.glance.overruns) = ("", None);
             (self.resumed, self.first) = (false, true);
             if self.glance.versions.is_empty() {
                 self.glance = Glance::of(programs, "").await;
@@ -236,7 +258,7 @@ impl Shelf {
                 let (job, programs) = (reporter.job().clone(), programs.clone());
                 let work = async move {
                     let done = programs.resume(&reporter, &reporter.cancelled()).await;
-                    let glance = Glance::at(&programs).await;
+                    let glance = Glance::at(&programs, true).await;
                     (reporter, done.map(|done| done.map(|(_, outcome)| outcome)), glance)
                 };
                 self.deployment = Some(work.boxed());
@@ -245,11 +267,12 @@ impl Shelf {
         }
         if self.look.is_none() {
             let (programs, first) = (programs.clone(), std::mem::take(&mut self.first));
+            let thorough = self.looks.is_multiple_of(THOROUGH);
             let look = async move {
                 if !first {
                     sleep(PACE).await;
                 }
-                Glance::at(&programs).await
+                Glance::at(&programs, thorough).await
             };
             self.look = Some(look.boxed());
         }
@@ -267,11 +290,13 @@ impl Shelf {
                 }
                 self.ended = Some(ended);
             }
-            glance = wait(&mut self.look) => {
+            mut glance = wait(&mut self.look) => {
                 self.look = None;
+                glance.overruns = glance.overruns.or(self.glance.overruns);
                 self.glance = glance;
             }
         }
+        self.looks += 1;
     }
 
     /// Ends the Job of a deployment that is over.

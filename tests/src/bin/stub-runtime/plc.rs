@@ -128,6 +128,13 @@ impl Plc {
         [number, u16::try_from(scans % 65_536).unwrap(), state.starts]
     }
 
+    /// The figures of the one task: it was late as often as the number of the program says.
+    pub fn statistics(&self) -> Value {
+        let [number, scans, _] = self.registers();
+        let tasks = [json!({"name": "main", "scan_count": scans, "scan_time_max": 12, "overruns": number})];
+        json!({ "tasks": tasks.as_slice().get(..usize::from(number > 0)) })
+    }
+
     /// What `plc_main` does when it is started: a program that is there runs.
     pub fn boot(&self) {
         if self.program().is_some() {

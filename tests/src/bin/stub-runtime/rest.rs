@@ -193,7 +193,13 @@ impl Rest {
             (&Method::GET, "ping") => command("PING:OK\n"),
             (&Method::GET, "status") => match self.plc.status() {
                 "gone" => command("No response from runtime"),
-                status => (200, json!({"status": format!("STATUS:{status}\n"), "switchPosition": "run"})),
+                status => {
+                    let mut value = json!({"status": format!("STATUS:{status}\n"), "switchPosition": "run"});
+                    if head.uri.query() == Some("include_stats=true") {
+                        value["timing_stats"] = self.plc.statistics();
+                    }
+                    (200, value)
+                }
             },
             (&Method::GET, "compilation-status") => (200, self.plc.compilation()),
             (&Method::GET, "runtime-logs") => {

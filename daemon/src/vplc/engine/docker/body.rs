@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, ResourcesUlimits,
-    RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
+    MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
 };
 
 use super::super::{GENERATION_LABEL, Plan, ROLE_LABEL, Role, VPLC_LABEL, volume as volume_name};
+use crate::vplc::serial::DIRECTORY;
 
 /// A volume of a vPLC.
 pub(super) fn volume(vplc: &str) -> VolumeCreateRequest {
@@ -19,8 +20,8 @@ pub(super) fn volume(vplc: &str) -> VolumeCreateRequest {
     }
 }
 
-/// A container of a vPLC.
-pub(super) fn container(plan: &Plan, network: String) -> ContainerCreateBody {
+/// A container of a vPLC. A runtime with serial ports finds them in the volume `ports` of its holder.
+pub(super) fn container(plan: &Plan, network: String, ports: Option<String>) -> ContainerCreateBody {
     let labels = HashMap::from([
         (VPLC_LABEL.to_owned(), plan.vplc.clone()),
         (ROLE_LABEL.to_owned(), plan.role.as_str().to_owned()),
@@ -43,7 +44,7 @@ pub(super) fn container(plan: &Plan, network: String) -> ContainerCreateBody {
         stop_signal: (plan.role == Role::Holder).then(|| "SIGKILL".to_owned()),
         stop_timeout: Some(number(plan.stop_seconds)),
         healthcheck: Some(health(plan)),
-        host_config: Some(host(plan, network)),
+        host_config: Some(host(plan, network, ports)),
         ..Default::default()
     }
 }
@@ -68,7 +69,29 @@ fn health(plan: &Plan) -> HealthConfig {
     }
 }
 
-fn host(plan: &Plan, network: String) -> HostConfig {
+/// The directory for serial ports. That of the holder is a volume without a name, which goes with the holder: memory, on which device
+/// nodes work, and little of it.
+fn directory(plan: &Plan, ports: Option<String>) -> Mount {
+    let options = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=64k,nr_inodes=256,mode=0755,nosuid,noexec")];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let driver = MountVolumeOptionsDriverConfig { name: Some("local".to_owned()), options: Some(options.into()) };
+    let volume = MountVolumeOptions {
+        no_copy: Some(true),
+        labels: Some(HashMap::from([(VPLC_LABEL.to_owned(), plan.vplc.clone())])),
+        driver_config: Some(driver),
+        ..Default::default()
+    };
+    Mount {
+        typ: Some(MountType::VOLUME),
+        target: Some(DIRECTORY.to_owned()),
+        volume_options: ports.is_none().then_some(volume),
+        source: ports,
+        ..Default::default()
+    }
+}
+
+fn host(plan: &Plan, network: String, ports: Option<String>) -> HostConfig {
+    let directory = plan.ports.is_some().then(|| directory(plan, ports));
     let mounts = plan.volume.iter().map(|volume| Mount {
         typ: Some(MountType::VOLUME),
         source: Some(volume.name.clone()),
@@ -85,7 +108,7 @@ fn host(plan: &Plan, network: String) -> HostConfig {
         network_mode: Some(network),
         // Restarts are for the daemon to decide: the engine knows neither NICs nor what an operator wanted.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
-        mounts: Some(mounts.collect()),
+        mounts: Some(mounts.chain(directory).collect()),
         log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(logs) }),
         cap_drop: Some(vec!["ALL".to_owned()]),
         cap_add: Some(plan.capabilities.clone()),
@@ -96,6 +119,7 @@ fn host(plan: &Plan, network: String) -> HostConfig {
         memory: plan.memory.map(number),
         // Without it the engine allows as much swap again.
         memory_swap: plan.memory.map(number),
+        device_cgroup_rules: plan.ports.clone(),
         pids_limit: plan.pids.map(i64::from),
         ulimits: Some(limits(plan)),
         ..Default::default()
