@@ -3,17 +3,16 @@
 //! the pair. Only netlink and only our own entries: no file of `/proc/sys`, no firewall.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::parents::ParentLink;
 use super::super::spec::Spec;
 use super::super::store::Store;
-use super::{Made, Site, has_mac, v4};
+use super::{Made, Site, has_mac, lead_to, v4};
 use crate::core::error::{Error, Kind};
-use crate::network::address::{Mac, Prefixed};
-use crate::network::kernel::{Inet, LinkChange, LinkRecord, NewPair, Port, StaticRoute};
+use crate::network::address::Mac;
+use crate::network::kernel::{Inet, LinkChange, LinkRecord, NewPair, Port};
 use crate::network::link::OWN;
 
 /// The end on the host: the hardware address of the NIC makes a name that no other NIC has.
@@ -73,9 +72,9 @@ pub async fn configure_host(site: &Site, parent: &ParentLink) -> Result<(), Erro
         site.store.keep_forwarding(&site.spec.parent)?;
         host.set_inet(parent.index, Inet::Forwarding, true).await?;
     }
-    for address in v4(&site.spec.addresses) {
-        let destination = Prefixed { address: IpAddr::V4(address), length: 32 };
-        host.add_route(near.index, StaticRoute { destination, via: None, metric: 0 }).await?;
+    let addresses = v4(&site.spec.addresses);
+    lead_to(host, &near, &addresses.iter().copied().collect(), &BTreeSet::new(), 0).await?;
+    for address in addresses {
         host.add_proxy(parent.index, address).await?;
     }
     Ok(())
