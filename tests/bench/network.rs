@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -21,8 +22,10 @@ use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 
 use crate::bed::{program, start_daemon};
+use crate::docker;
 use crate::process::Held;
 use crate::report::{Report, median, percentile};
+use crate::wire::{ACK, DISCOVER, Wire};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -30,6 +33,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const CHANGES: u32 = 500;
 /// NICs that are attached one after the other for the time of one.
 const ATTACHED: usize = 50;
+/// Leases that are had and given back.
+const LEASES: usize = 20;
+/// The address that is leased.
+const LEASED: &str = "192.0.2.50";
+/// The DHCP server, where Debian has it.
+const DNSMASQ: &str = "/usr/sbin/dnsmasq";
 /// NICs on one parent.
 const MANY: usize = 200;
 /// NICs at the begin and the end of many that are compared.
@@ -47,8 +56,8 @@ struct Site {
     parent: u32,
     plc_file: fs::File,
     plc: Namespace,
-    _net: Namespace,
-    _plant: Namespace,
+    net: Namespace,
+    plant: Namespace,
     _bus: Bus,
     place: TempDir,
 }
@@ -71,20 +80,7 @@ impl Site {
         let client = bus.connect().await;
         let (daemon, _) = start_daemon(net.command(program()?), place.path(), bus.address())?;
         let network = NetworkProxy::builder(&client).cache_properties(CacheProperties::No).build().await?;
-        Ok(Self {
-            daemon,
-            network,
-            client,
-            host,
-            inside,
-            parent,
-            plc_file,
-            plc,
-            _net: net,
-            _plant: plant,
-            _bus: bus,
-            place,
-        })
+        Ok(Self { daemon, network, client, host, inside, parent, plc_file, plc, net, plant, _bus: bus, place })
     }
 
     fn spec(&self, number: usize) -> String {
@@ -105,6 +101,22 @@ impl Site {
         called?;
         let seen = seen.context("the NIC gets no address")?;
         Ok(seen.duration_since(begun).as_secs_f64() * 1e3)
+    }
+
+    /// Leases an address: milliseconds from the first question to the last answer, and from the call until the address is
+    /// set, without these.
+    async fn lease(&mut self, wire: &Wire) -> anyhow::Result<(f64, f64)> {
+        let spec = format!("kind: nic\nname: plc0\nparent: lan0\npid: {}\naddresses: dhcp\n", self.plc.pid());
+        let begun = Instant::now();
+        let network = self.network.clone();
+        let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
+        let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(&mut self.inside.events, LEASED)));
+        called?;
+        let all = seen.context("the NIC gets no lease")?.duration_since(begun);
+        let first = wire.last(DISCOVER).context("nothing was asked")?;
+        let exchange = wire.last(ACK).context("nothing was answered")?.duration_since(first);
+        self.detach(0).await?;
+        Ok((exchange.as_secs_f64() * 1e3, all.saturating_sub(exchange).as_secs_f64() * 1e3))
     }
 
     async fn detach(&self, number: usize) -> anyhow::Result<()> {
@@ -156,6 +168,9 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
     }
     report.line("nic-attach-ms", median(times));
 
+    docker::run(on, &site.net, ATTACHED, report)?;
+    leases(&mut site, report).await?;
+
     let mut times = Vec::new();
     for number in 0..MANY {
         times.push(site.attach(number).await?);
@@ -178,6 +193,34 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
         report.line(&format!("nic-{CYCLES}-cycles-{what}-before"), before);
         report.line(&format!("nic-{CYCLES}-cycles-{what}-after"), after);
     }
+    Ok(())
+}
+
+/// From the call to a leased address, beside what the server takes: dnsmasq, which has one address to give.
+async fn leases(site: &mut Site, report: &mut Report) -> anyhow::Result<()> {
+    if !Path::new(DNSMASQ).exists() {
+        report.say(&format!("No leases: there is no \"{DNSMASQ}\" (Debian: dnsmasq-base)."));
+        return Ok(());
+    }
+    site.plant.ip("address add 192.0.2.1/24 dev plant0");
+    let file = site.place.path().join("leases");
+    let mut server = site.plant.command(DNSMASQ);
+    server.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=0"]);
+    server.args(["--interface=plant0", "--except-interface=lo", "--bind-interfaces", "--user=root", "--pid-file="]);
+    server.args(["--no-ping", "--dhcp-authoritative", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h"]);
+    server.arg(format!("--dhcp-leasefile={}", file.display())).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Held(server.spawn()?);
+    let wire = Wire::start(&site.plant)?;
+    // The first one waits for the server to start.
+    site.lease(&wire).await?;
+    let (mut exchanges, mut rest) = (Vec::new(), Vec::new());
+    for _ in 0..LEASES {
+        let (exchange, beside) = site.lease(&wire).await?;
+        exchanges.push(exchange);
+        rest.push(beside);
+    }
+    report.line("dhcp-exchange-ms", median(exchanges));
+    report.line("dhcp-bound-beside-the-exchange-ms", median(rest));
     Ok(())
 }
 

@@ -150,12 +150,12 @@ impl Dhcp {
             if *number == 255 {
                 break;
             }
-            let (value, more) = more.split_at(usize::from(*length));
+            let (value, more) = more.split_at_checked(usize::from(*length))?;
             options.insert(*number, value.to_vec());
             rest = more;
         }
         let kind = ["DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK", "NAK", "RELEASE"];
-        let kind = kind[usize::from(options[&53][0]) - 1];
+        let kind = kind.get(usize::from(*options.get(&53)?.first()?).checked_sub(1)?)?;
         let [from, to, client, yours] = [26, 30, 54, 58].map(|at| address(frame, at));
         Some(Self { at, kind, from, to, client, yours, options })
     }

@@ -138,6 +138,22 @@ async fn what_cannot_work_is_refused_and_leaves_nothing() {
         (kind.as_str(), message.as_str()),
         ("AddressInUse", "The address \"192.0.2.7\" is that of the NIC \"plc0\".")
     );
+    // A second default route of the same metric would take the place of the first one.
+    let second = good.replace("plc0", "plc1").replace("192.0.2.7", "192.0.2.8");
+    let (kind, message) = refused(&host, &second).await;
+    assert_eq!(kind, "InvalidNic");
+    assert_eq!(
+        message,
+        "The NIC \"plc0\" has a default route with the metric 0 in this namespace already; give another metric."
+    );
+    attach(&host, &format!("{second}metric: 50\n")).await;
+    // The namespace of the host is none for NICs, however it is named.
+    for place in [format!("pid: {}", host.pid()), format!("namespace: {}", host.net.path().display())] {
+        let (kind, message) =
+            refused(&host, &spec(&place, "conflict: warn\n").replace("plc0", "plc2").replace("2.7", "2.17")).await;
+        assert_eq!(kind, "InvalidNic");
+        assert!(message.starts_with("The network namespace is that of the host itself"), "{message}");
+    }
     let error = host.network().await.detach_nic("plc9", Options::new()).await.unwrap_err();
     assert_eq!(error_reply(&error).unwrap().1, "There is no NIC \"plc9\".");
 }

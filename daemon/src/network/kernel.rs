@@ -102,6 +102,8 @@ pub struct NewLink {
 pub struct NewPair {
     /// Name of the end in the namespace of the port.
     pub near: String,
+    /// Hardware address of that end.
+    pub near_mac: Mac,
     /// Name of the other end, in its namespace.
     pub far: String,
     /// Hardware address of the other end.

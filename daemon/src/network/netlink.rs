@@ -145,6 +145,7 @@ impl Port for NetlinkPort {
                 .build();
             let near = LinkVeth::new(&pair.near, &pair.far)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+                .address(pair.near_mac.0.to_vec())
                 .mtu(pair.mtu)
                 .up()
                 .build();

@@ -1,7 +1,5 @@
 //! Servers that mean no good, or do not know better.
 
-use std::net::Ipv4Addr;
-
 use super::servers::{NOISE, Script, Scripted};
 use super::{has, leased};
 use crate::capture::Capture;
@@ -52,48 +50,38 @@ async fn odd_options_are_left_out_and_the_rest_is_used() {
     assert!(plc.ip("address show dev plc0").contains("mtu 1500"));
 }
 
-/// A lease that the kernel does not take as a whole is used as far as it goes, and ends with its time.
-#[tokio::test]
-async fn a_route_that_cannot_be_set_is_told_and_the_lease_ends_all_the_same() {
-    let (host, plant, plc) = host().await;
-    // The router that the server names is the target itself.
-    plc.ip("link add here0 type bridge");
-    plc.ip("address add 192.0.2.77/32 dev here0");
-    plc.ip("link set here0 up");
-    let script = Script { seconds: 6, times: (2, 4), router: Ipv4Addr::new(192, 0, 2, 77), ..Script::default() };
-    let server = Scripted::start(&plant, script);
-    let nic = attach(&host, &leased(&plc, "conflict: warn\n")).await;
-    has(&nic, &plc, "192.0.2.50/24").await;
-    becomes(&nic, "bound").await;
-    let told = async || nic.last_error().await.unwrap().1.contains("set the route to \"0.0.0.0/0\"").then_some(());
-    until("the route is told", told).await;
-    server.change(|script| script.silent = true);
-    until("the address goes with its time", async || {
-        (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(())
-    })
-    .await;
-    server.change(|script| (script.silent, script.router) = (false, Ipv4Addr::new(192, 0, 2, 1)));
-    has(&nic, &plc, "192.0.2.50/24").await;
-    until("it is right", async || nic.last_error().await.unwrap().1.is_empty().then_some(())).await;
-}
-
-/// Two NICs of one target, both with a lease that has a router: the first one keeps its route, and the other one says so.
+/// A route that somebody else has set in the target stays; the rest of the lease is used, and ends with its time.
 #[tokio::test]
 async fn a_route_of_somebody_else_in_the_target_is_left_alone() {
     let (host, plant, plc) = host().await;
-    let _server = Scripted::start(&plant, Script::default());
+    let server = Scripted::start(&plant, Script { seconds: 6, times: (2, 4), ..Script::default() });
     plc.ip("link add other0 type bridge");
     plc.ip("address add 198.51.100.7/24 dev other0");
     plc.ip("link set other0 up");
     plc.ip("route add default via 198.51.100.1 dev other0");
     let nic = attach(&host, &leased(&plc, "conflict: warn\n")).await;
+    has(&nic, &plc, "192.0.2.50/24").await;
     becomes(&nic, "bound").await;
     let told = async || nic.last_error().await.unwrap().1.contains("another one with the metric 0").then_some(());
     until("it is told", told).await;
     assert_eq!(plc.ip("route show default").trim(), "default via 198.51.100.1 dev other0");
+    server.change(|script| script.silent = true);
+    let gone = async || (!plc.ip("address show dev plc0").contains("192.0.2.50")).then_some(());
+    until("the address goes with its time", gone).await;
+    assert_eq!(plc.ip("route show default").trim(), "default via 198.51.100.1 dev other0");
+    server.change(|script| script.silent = false);
+    has(&nic, &plc, "192.0.2.50/24").await;
+    // The next renewal sets what is not taken any more.
+    plc.ip("route del default");
+    until("it is right", async || nic.last_error().await.unwrap().1.is_empty().then_some(())).await;
+    assert!(plc.ip("route show default").contains("via 192.0.2.1 dev plc0 proto dhcp"));
     detach(&host, "plc0").await;
+
+    // Another metric is another route.
+    plc.ip("route add default via 198.51.100.1 dev other0");
     let nic = attach(&host, &leased(&plc, "conflict: warn\nmetric: 50\n")).await;
     becomes(&nic, "bound").await;
+    assert_eq!(nic.last_error().await.unwrap().1, "");
     let routes = plc.ip("route show default");
     assert!(
         routes.contains("via 198.51.100.1 dev other0") && routes.contains("dev plc0 proto dhcp metric 50"),

@@ -173,6 +173,11 @@ fn reply(request: &[u8], script: &mut Script) -> Option<Vec<u8>> {
         3 => 5,
         _ => return None,
     };
+    Some(compose(request, script, answer, address))
+}
+
+/// An answer of this kind, for this address.
+fn compose(request: &[u8], script: &Script, answer: u8, address: Ipv4Addr) -> Vec<u8> {
     let mut reply = vec![0; 240];
     reply[0] = 2;
     reply[1..8].copy_from_slice(&request[1..8]);
@@ -199,7 +204,7 @@ fn reply(request: &[u8], script: &mut Script) -> Option<Vec<u8>> {
         reply[16..20].copy_from_slice(&address.octets());
     }
     reply.push(255);
-    Some(reply)
+    reply
 }
 
 /// The address that only noise leases.
@@ -207,9 +212,10 @@ pub const NOISE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
 
 /// Answers to this request that nobody may believe.
 fn noise(request: &[u8], script: &Script) -> Vec<Vec<u8>> {
-    let other = Script { address: NOISE, first: None, refuse: false, silent: false, ..script.clone() };
+    let script = Script { odd: Vec::new(), ..script.clone() };
+    let kind = option(request, 53).map_or(0, |kind| kind[0]);
     // One that would be good, but for what becomes of it.
-    let Some(good) = reply(request, &mut Script { odd: Vec::new(), ..other.clone() }) else { return Vec::new() };
+    let good = compose(request, &script, if kind == 1 { 2 } else { 5 }, NOISE);
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut reply = good.clone();
         change(&mut reply);
@@ -222,12 +228,8 @@ fn noise(request: &[u8], script: &Script) -> Vec<Vec<u8>> {
         reply
     };
     let refusal = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut reply = reply(request, &mut Script { refuse: true, ..other.clone() }).unwrap_or_default();
-        if reply.len() > 240 {
-            // Also a question is refused.
-            reply[242] = 6;
-            change(&mut reply);
-        }
+        let mut reply = compose(request, &script, 6, NOISE);
+        change(&mut reply);
         reply
     };
     let mut all = vec![
