@@ -83,40 +83,42 @@ impl Site {
         Ok(Self { daemon, network, client, host, inside, parent, plc_file, plc, net, plant, _bus: bus, place })
     }
 
-    fn spec(&self, number: usize) -> String {
-        format!(
-            "kind: nic\nname: plc{number}\nparent: lan0\npid: {}\naddresses: [{}/16]\nconflict: warn\n",
-            self.plc.pid(),
-            address(number)
-        )
-    }
-
     /// Attaches a NIC; returns the milliseconds from the call until the kernel has its address.
     async fn attach(&mut self, number: usize) -> anyhow::Result<f64> {
-        let (spec, wanted) = (self.spec(number), address(number));
-        let begun = Instant::now();
-        let network = self.network.clone();
-        let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
-        let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(&mut self.inside.events, &wanted)));
-        called?;
-        let seen = seen.context("the NIC gets no address")?;
-        Ok(seen.duration_since(begun).as_secs_f64() * 1e3)
+        attach(&self.network, &self.plc, &mut self.inside.events, number).await
     }
 
-    /// Leases an address: milliseconds from the first question to the last answer, and from the call until the address is
-    /// set, without these.
-    async fn lease(&mut self, wire: &Wire) -> anyhow::Result<(f64, f64)> {
+    /// Attaches many NICs, each in a namespace of its own as vPLCs have one, and detaches them; returns the milliseconds of
+    /// each.
+    async fn attach_many(&self) -> anyhow::Result<Vec<f64>> {
+        let (mut targets, mut times) = (Vec::new(), Vec::new());
+        for number in 0..MANY {
+            let target = Namespace::new();
+            let mut inside = Netlink.open_in(fs::File::open(target.path())?.as_fd())?;
+            times.push(attach(&self.network, &target, &mut inside.events, number).await?);
+            targets.push(target);
+        }
+        for number in 0..MANY {
+            self.detach(number).await?;
+        }
+        Ok(times)
+    }
+
+    /// Leases an address: milliseconds from the call to the first question, from there to the last answer, and from there
+    /// until the address is set.
+    async fn lease(&mut self, wire: &Wire) -> anyhow::Result<[f64; 3]> {
         let spec = format!("kind: nic\nname: plc0\nparent: lan0\npid: {}\naddresses: dhcp\n", self.plc.pid());
         let begun = Instant::now();
         let network = self.network.clone();
         let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
         let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(&mut self.inside.events, LEASED)));
         called?;
-        let all = seen.context("the NIC gets no lease")?.duration_since(begun);
-        let first = wire.last(DISCOVER).context("nothing was asked")?;
-        let exchange = wire.last(ACK).context("nothing was answered")?.duration_since(first);
+        let set = seen.context("the NIC gets no lease")?;
+        let asked = wire.last(DISCOVER).context("nothing was asked")?;
+        let answered = wire.last(ACK).context("nothing was answered")?;
         self.detach(0).await?;
-        Ok((exchange.as_secs_f64() * 1e3, all.saturating_sub(exchange).as_secs_f64() * 1e3))
+        let times = [begun, asked, answered, set];
+        Ok([0, 1, 2].map(|from| times[from + 1].saturating_duration_since(times[from]).as_secs_f64() * 1e3))
     }
 
     async fn detach(&self, number: usize) -> anyhow::Result<()> {
@@ -171,13 +173,13 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
     docker::run(on, &site.net, ATTACHED, report)?;
     leases(&mut site, report).await?;
 
+    let times = site.attach_many().await?;
+    growth(&times, "", report);
     let mut times = Vec::new();
     for number in 0..MANY {
         times.push(site.attach(number).await?);
     }
-    let (first, last) = (median(times[..COMPARED].to_vec()), median(times[MANY - COMPARED..].to_vec()));
-    report.line(&format!("nic-attach-first-{COMPARED}-of-{MANY}-ms"), first);
-    report.line(&format!("nic-attach-last-{COMPARED}-of-{MANY}-ms"), last);
+    growth(&times, "-in-one-namespace", report);
     for number in 0..MANY {
         site.detach(number).await?;
     }
@@ -194,6 +196,33 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
         report.line(&format!("nic-{CYCLES}-cycles-{what}-after"), after);
     }
     Ok(())
+}
+
+/// Says how long the first and the last ones of many took.
+fn growth(times: &[f64], where_to: &str, report: &mut Report) {
+    let (first, last) = (median(times[..COMPARED].to_vec()), median(times[MANY - COMPARED..].to_vec()));
+    report.line(&format!("nic-attach-first-{COMPARED}-of-{MANY}{where_to}-ms"), first);
+    report.line(&format!("nic-attach-last-{COMPARED}-of-{MANY}{where_to}-ms"), last);
+}
+
+/// Attaches a NIC in this namespace; returns the milliseconds from the call until the kernel has its address.
+async fn attach(
+    network: &NetworkProxy<'static>,
+    target: &Namespace,
+    events: &mut BoxStream<'static, KernelEvent>,
+    number: usize,
+) -> anyhow::Result<f64> {
+    let wanted = address(number);
+    let spec = format!(
+        "kind: nic\nname: plc{number}\nparent: lan0\npid: {}\naddresses: [{wanted}/16]\nconflict: warn\n",
+        target.pid()
+    );
+    let begun = Instant::now();
+    let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
+    let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(events, &wanted)));
+    called?;
+    let seen = seen.context("the NIC gets no address")?;
+    Ok(seen.duration_since(begun).as_secs_f64() * 1e3)
 }
 
 /// From the call to a leased address, beside what the server takes: dnsmasq, which has one address to give.
@@ -213,14 +242,13 @@ async fn leases(site: &mut Site, report: &mut Report) -> anyhow::Result<()> {
     let wire = Wire::start(&site.plant)?;
     // The first one waits for the server to start.
     site.lease(&wire).await?;
-    let (mut exchanges, mut rest) = (Vec::new(), Vec::new());
+    let mut leases = Vec::new();
     for _ in 0..LEASES {
-        let (exchange, beside) = site.lease(&wire).await?;
-        exchanges.push(exchange);
-        rest.push(beside);
+        leases.push(site.lease(&wire).await?);
     }
-    report.line("dhcp-exchange-ms", median(exchanges));
-    report.line("dhcp-bound-beside-the-exchange-ms", median(rest));
+    for (part, name) in ["call-to-discover", "exchange", "ack-to-address"].iter().enumerate() {
+        report.line(&format!("dhcp-{name}-ms"), median(leases.iter().map(|lease| lease[part]).collect()));
+    }
     Ok(())
 }
 

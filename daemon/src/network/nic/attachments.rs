@@ -120,6 +120,7 @@ impl Attachments {
             status: self.statuses.clone(),
             told,
             settled: false,
+            fresh: false,
             remove: removal,
         };
         if spec.link == LinkKind::Routed {

@@ -80,6 +80,8 @@ pub struct Worker {
     pub told: NicStatus,
     /// Whether it is known what addresses the NIC has, and not only what it had when the daemon ended.
     pub settled: bool,
+    /// Whether nothing can have been set on the link before.
+    pub fresh: bool,
     /// Asks for the end of the NIC; without an answer, the NIC stays and only the worker ends.
     pub remove: oneshot::Receiver<oneshot::Sender<()>>,
 }
@@ -149,6 +151,9 @@ impl Worker {
                         // A client works on the link that it began with.
                         leasing = leasing.filter(|_| made.is_none() || made == link);
                         link = made.or(link);
+                        if let Event::Made { fresh } = event {
+                            self.fresh = fresh;
+                        }
                         vec![event]
                     }
                     () = waiting(&mut retry) => {
@@ -393,8 +398,9 @@ impl Worker {
             }
             Effect::Configure => {
                 let link = link?;
+                let fresh = self.fresh;
                 let configured = async move {
-                    match configure(&site, seen, link).await {
+                    match configure(&site, seen, link, fresh).await {
                         Ok(()) => (Event::Configured, None),
                         Err(error) => (Event::Failed(error), None),
                     }

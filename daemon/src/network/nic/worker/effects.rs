@@ -8,6 +8,7 @@ use super::super::machine::Event;
 use super::super::parents::ParentLink;
 use super::super::probe::{Pace, Prober};
 use crate::core::error::{Error, Kind};
+use crate::network::kernel::Snapshot;
 
 /// A parent of which nothing is known but its number: one that was taken before the daemon was started.
 fn away(index: u32) -> ParentLink {
@@ -32,10 +33,10 @@ pub(super) async fn make(site: &Site, parent: Option<ParentLink>, index: u32) ->
     site.make(&parent).await
 }
 
-/// Sets what is not set yet; what is there and right is not touched.
-pub(super) async fn configure(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
+/// Sets what is not set yet; what is there and right is not touched. On a `fresh` link nothing is looked for.
+pub(super) async fn configure(site: &Site, parent: Option<ParentLink>, link: u32, fresh: bool) -> Result<(), Error> {
     let (spec, port) = (&site.spec, site.port.as_ref());
-    let now = port.snapshot().await?;
+    let now = if fresh { Snapshot::default() } else { port.snapshot().await? };
     for address in &spec.addresses {
         if !now.addresses.iter().any(|found| found.link == link && found.address == *address) {
             port.add_address(link, *address).await?;
