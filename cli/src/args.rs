@@ -174,7 +174,7 @@ pub enum Command {
     /// Follow what happens, until Ctrl-C
     ///
     /// Prints the present state, then every change of the daemon, the deployment, the Components and the Jobs, and the
-    /// log lines of the Jobs. It outlives restarts of the daemon. Ctrl-C ends it with exit code 0.
+    /// log lines of the Jobs; or of the network's links and NICs. It outlives restarts of the daemon. Ctrl-C ends it with exit code 0.
     Watch {
         /// What to follow: updates of the System, or the network
         #[arg(value_enum, default_value_t = WatchScope::Update)]
@@ -183,16 +183,16 @@ pub enum Command {
 
     /// Show the network links of the host
     Link {
-        /// What to do.
+        /// What to do; they are listed if nothing is said.
         #[command(subcommand)]
-        command: LinkCommand,
+        command: Option<LinkCommand>,
     },
 
     /// Attach NICs to network namespaces
     Nic {
-        /// What to do.
+        /// What to do; they are listed if nothing is said.
         #[command(subcommand)]
-        command: NicCommand,
+        command: Option<NicCommand>,
     },
 
     /// Run virtual PLCs

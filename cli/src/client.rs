@@ -43,10 +43,17 @@ impl Properties {
         OwnedObjectPath::try_from(path).ok().map(|path| path.as_str().to_owned())
     }
 
-    /// Object paths, each by the name of its object.
-    pub fn names(&self, name: &str) -> Option<Vec<String>> {
+    /// Paths of NICs, each by its name; after that of its vPLC and a slash if it belongs to one.
+    pub fn nics(&self, name: &str) -> Option<Vec<String>> {
         let paths: Vec<OwnedObjectPath> = self.0.get(name)?.try_clone().ok()?.try_into().ok()?;
-        let name = |path: &OwnedObjectPath| dbus_unescape(path.as_str().rsplit('/').next().unwrap_or_default());
+        let name = |path: &OwnedObjectPath| {
+            let words: Vec<&str> = path.as_str().rsplit('/').collect();
+            match words.as_slice() {
+                [nic, "nic", vplc, "vplc", ..] => format!("{}/{}", dbus_unescape(vplc), dbus_unescape(nic)),
+                [nic, ..] => dbus_unescape(nic),
+                [] => String::new(),
+            }
+        };
         Some(paths.iter().map(name).collect())
     }
 

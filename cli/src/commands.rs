@@ -8,7 +8,7 @@ use orchestratord_dbus::Options;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::args::{Command, Graph, LinkCommand, ManifestArguments, NicCommand, TopologyArguments, WatchScope};
+use crate::args::{Command, Graph, LinkCommand, ManifestArguments, NicCommand, TopologyArguments};
 use crate::client::{Client, run_options};
 use crate::deploy::{self, Request};
 use crate::failure::{Failure, SUCCESS};
@@ -47,14 +47,13 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
         Command::Provides(topology) => inventory(&topology, "provides", json).await,
         Command::Inventory(topology) => inventory(&topology, "all", json).await,
         Command::Jobs => jobs(json).await,
-        Command::Watch { scope: WatchScope::Update } => watch::run(json).await,
-        Command::Watch { scope: WatchScope::Network } => links::watch(json).await,
-        Command::Link { command: LinkCommand::List } => links::list(json).await,
-        Command::Link { command: LinkCommand::Show { name } } => links::show_link(&name, json).await,
-        Command::Nic { command: NicCommand::List } => nics::list(json).await,
-        Command::Nic { command: NicCommand::Show { name } } => nics::show_nic(&name, json).await,
-        Command::Nic { command: NicCommand::Attach { file, wait } } => nics::attach(&file, wait, json).await,
-        Command::Nic { command: NicCommand::Detach { name } } => nics::detach(&name).await,
+        Command::Watch { scope } => watch::run(scope, json).await,
+        Command::Link { command: None | Some(LinkCommand::List) } => links::list(json).await,
+        Command::Link { command: Some(LinkCommand::Show { name }) } => links::show_link(&name, json).await,
+        Command::Nic { command: None | Some(NicCommand::List) } => nics::list(json).await,
+        Command::Nic { command: Some(NicCommand::Show { name }) } => nics::show_nic(&name, json).await,
+        Command::Nic { command: Some(NicCommand::Attach { file, wait }) } => nics::attach(&file, wait, json).await,
+        Command::Nic { command: Some(NicCommand::Detach { name }) } => nics::detach(&name).await,
         Command::Vplc { command } => vplcs::run(command, json).await,
         Command::Metrics => metrics(json).await,
         Command::Reload => {

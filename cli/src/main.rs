@@ -17,6 +17,7 @@ mod input;
 mod interrupt;
 mod links;
 mod mender;
+mod mirror;
 mod nics;
 mod output;
 mod plan;

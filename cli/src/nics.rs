@@ -1,25 +1,27 @@
 //! NICs in network namespaces.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use orchestratord::core::error::Kind;
-use orchestratord_dbus::{ManagedObjects, NicProxy, Options};
+use orchestratord_dbus::{NicProxy, Options};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::client::{Client, Event, Properties, interface};
 use crate::failure::{Failure, SUCCESS};
 use crate::input;
+use crate::mirror::{Mirror, Object};
 use crate::output::{Table, printable, show};
 use crate::view::ErrorView;
 
 /// A NIC. The serialised shape is documented in `docs/cli.md`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-struct NicView {
-    name: String,
+pub struct NicView {
+    /// Its name.
+    pub name: String,
     r#type: String,
+    parent: String,
     mode: String,
     mac: String,
     state: String,
@@ -32,7 +34,11 @@ struct NicView {
     last_error: Option<ErrorView>,
 }
 
-impl NicView {
+impl Object for NicView {
+    fn interface() -> &'static str {
+        interface::<NicProxy<'_>>()
+    }
+
     fn merge(&mut self, properties: &Properties) {
         let take = |field: &mut String, name| {
             if let Some(text) = properties.text(name) {
@@ -41,6 +47,7 @@ impl NicView {
         };
         take(&mut self.name, "Name");
         take(&mut self.r#type, "Type");
+        take(&mut self.parent, "ParentName");
         take(&mut self.mode, "Mode");
         take(&mut self.mac, "Mac");
         take(&mut self.state, "State");
@@ -58,35 +65,46 @@ impl NicView {
             self.last_error = ErrorView::from_pair(error);
         }
     }
+}
 
+impl NicView {
     fn error(&self) -> &str {
         self.last_error.as_ref().map(|error| error.message.as_str()).unwrap_or_default()
     }
+
+    /// For people, in one line.
+    pub fn line(&self) -> String {
+        let mut line = format!("{} on {}, {}", self.r#type, self.parent, self.state);
+        if !self.addresses.is_empty() {
+            line = format!("{line}, {}", self.addresses.join(" "));
+        }
+        if !self.gateway.is_empty() {
+            line = format!("{line}, gateway {}", self.gateway);
+        }
+        if !self.error().is_empty() {
+            line = format!("{line}: {}", self.error());
+        }
+        line
+    }
 }
 
-fn nics(objects: ManagedObjects) -> BTreeMap<String, NicView> {
-    let mut nics = BTreeMap::new();
-    for (_, mut interfaces) in objects {
-        if let Some(properties) = interfaces.remove(interface::<NicProxy<'_>>()) {
-            let mut nic = NicView::default();
-            nic.merge(&Properties::new(properties));
-            nics.insert(nic.name.clone(), nic);
-        }
-    }
-    nics
+async fn nics() -> Result<Mirror<NicView>, Failure> {
+    Ok(Mirror::new(&mut Client::connect().await?.objects().await?))
 }
 
 /// `nic list`
 pub async fn list(json: bool) -> Result<u8, Failure> {
-    let nics = nics(Client::connect().await?.objects().await?);
-    let nics: Vec<&NicView> = nics.values().collect();
+    let nics = nics().await?;
+    let nics = nics.sorted_by(|nic| &nic.name);
     show(json, &json!({ "nics": nics }), || {
-        let mut table = Table::new(&["NIC", "TYPE", "MODE", "STATE", "MAC", "ADDRESSES", "GATEWAY", "LAST ERROR"]);
+        let mut table =
+            Table::new(&["NIC", "TYPE", "PARENT", "MODE", "STATE", "MAC", "ADDRESSES", "GATEWAY", "LAST ERROR"]);
         for nic in &nics {
             let addresses = nic.addresses.join(" ");
             table.row(&[
                 &nic.name,
                 &nic.r#type,
+                &nic.parent,
                 &nic.mode,
                 &nic.state,
                 &nic.mac,
@@ -102,8 +120,8 @@ pub async fn list(json: bool) -> Result<u8, Failure> {
 
 /// `nic show`
 pub async fn show_nic(name: &str, json: bool) -> Result<u8, Failure> {
-    let nics = nics(Client::connect().await?.objects().await?);
-    let Some(nic) = nics.get(name) else {
+    let nics = nics().await?;
+    let Some((_, nic)) = nics.iter().find(|(_, nic)| nic.name == name) else {
         return Err(Failure::new(Kind::NotSupported, format!("There is no NIC \"{name}\".")));
     };
     print_nic(nic, json)
@@ -116,6 +134,7 @@ fn print_nic(nic: &NicView, json: bool) -> Result<u8, Failure> {
         let lines = [
             ("NIC", nic.name.as_str()),
             ("Type", &nic.r#type),
+            ("Parent", &nic.parent),
             ("Mode", &nic.mode),
             ("State", &nic.state),
             ("MAC", &nic.mac),

@@ -268,7 +268,11 @@ pub trait Nic {
     #[zbus(property(emits_changed_signal = "const"))]
     fn mode(&self) -> zbus::Result<String>;
 
-    /// `macvlan`, `vlan`, `dedicated` or `routed`.
+    /// Name of the link that it hangs on, also while that is not there.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn parent_name(&self) -> zbus::Result<String>;
+
+    /// `macvlan`, `vlan`, `dedicated`, `routed` or `shim`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn r#type(&self) -> zbus::Result<String>;
 

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what the program is for")]
 
 mod bed;
+mod docker;
 mod latency;
 mod network;
 mod overhead;
@@ -15,6 +16,7 @@ mod process;
 mod report;
 mod runners;
 mod throughput;
+mod wire;
 
 use std::fs;
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -21,8 +22,10 @@ use zbus::fdo::PropertiesProxy;
 use zbus::proxy::CacheProperties;
 
 use crate::bed::{program, start_daemon};
+use crate::docker;
 use crate::process::Held;
 use crate::report::{Report, median, percentile};
+use crate::wire::{ACK, DISCOVER, Wire};
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -30,6 +33,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const CHANGES: u32 = 500;
 /// NICs that are attached one after the other for the time of one.
 const ATTACHED: usize = 50;
+/// Leases that are had and given back.
+const LEASES: usize = 20;
+/// The address that is leased.
+const LEASED: &str = "192.0.2.50";
+/// The DHCP server, where Debian has it.
+const DNSMASQ: &str = "/usr/sbin/dnsmasq";
 /// NICs on one parent.
 const MANY: usize = 200;
 /// NICs at the begin and the end of many that are compared.
@@ -47,8 +56,8 @@ struct Site {
     parent: u32,
     plc_file: fs::File,
     plc: Namespace,
-    _net: Namespace,
-    _plant: Namespace,
+    net: Namespace,
+    plant: Namespace,
     _bus: Bus,
     place: TempDir,
 }
@@ -71,40 +80,45 @@ impl Site {
         let client = bus.connect().await;
         let (daemon, _) = start_daemon(net.command(program()?), place.path(), bus.address())?;
         let network = NetworkProxy::builder(&client).cache_properties(CacheProperties::No).build().await?;
-        Ok(Self {
-            daemon,
-            network,
-            client,
-            host,
-            inside,
-            parent,
-            plc_file,
-            plc,
-            _net: net,
-            _plant: plant,
-            _bus: bus,
-            place,
-        })
-    }
-
-    fn spec(&self, number: usize) -> String {
-        format!(
-            "kind: nic\nname: plc{number}\nparent: lan0\npid: {}\naddresses: [{}/16]\nconflict: warn\n",
-            self.plc.pid(),
-            address(number)
-        )
+        Ok(Self { daemon, network, client, host, inside, parent, plc_file, plc, net, plant, _bus: bus, place })
     }
 
     /// Attaches a NIC; returns the milliseconds from the call until the kernel has its address.
     async fn attach(&mut self, number: usize) -> anyhow::Result<f64> {
-        let (spec, wanted) = (self.spec(number), address(number));
+        attach(&self.network, &self.plc, &mut self.inside.events, number).await
+    }
+
+    /// Attaches many NICs, each in a namespace of its own as vPLCs have one, and detaches them; returns the milliseconds of
+    /// each.
+    async fn attach_many(&self) -> anyhow::Result<Vec<f64>> {
+        let (mut targets, mut times) = (Vec::new(), Vec::new());
+        for number in 0..MANY {
+            let target = Namespace::new();
+            let mut inside = Netlink.open_in(fs::File::open(target.path())?.as_fd())?;
+            times.push(attach(&self.network, &target, &mut inside.events, number).await?);
+            targets.push(target);
+        }
+        for number in 0..MANY {
+            self.detach(number).await?;
+        }
+        Ok(times)
+    }
+
+    /// Leases an address: milliseconds from the call to the first question, from there to the last answer, and from there
+    /// until the address is set.
+    async fn lease(&mut self, wire: &Wire) -> anyhow::Result<[f64; 3]> {
+        let spec = format!("kind: nic\nname: plc0\nparent: lan0\npid: {}\naddresses: dhcp\n", self.plc.pid());
         let begun = Instant::now();
         let network = self.network.clone();
         let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
-        let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(&mut self.inside.events, &wanted)));
+        let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(&mut self.inside.events, LEASED)));
         called?;
-        let seen = seen.context("the NIC gets no address")?;
-        Ok(seen.duration_since(begun).as_secs_f64() * 1e3)
+        let set = seen.context("the NIC gets no lease")?;
+        let asked = wire.last(DISCOVER).context("nothing was asked")?;
+        let answered = wire.last(ACK).context("nothing was answered")?;
+        self.detach(0).await?;
+        let times = [begun, asked, answered, set];
+        Ok([0, 1, 2].map(|from| times[from + 1].saturating_duration_since(times[from]).as_secs_f64() * 1e3))
     }
 
     async fn detach(&self, number: usize) -> anyhow::Result<()> {
@@ -156,13 +170,16 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
     }
     report.line("nic-attach-ms", median(times));
 
+    docker::run(on, &site.net, ATTACHED, report)?;
+    leases(&mut site, report).await?;
+
+    let times = site.attach_many().await?;
+    growth(&times, "", report);
     let mut times = Vec::new();
     for number in 0..MANY {
         times.push(site.attach(number).await?);
     }
-    let (first, last) = (median(times[..COMPARED].to_vec()), median(times[MANY - COMPARED..].to_vec()));
-    report.line(&format!("nic-attach-first-{COMPARED}-of-{MANY}-ms"), first);
-    report.line(&format!("nic-attach-last-{COMPARED}-of-{MANY}-ms"), last);
+    growth(&times, "-in-one-namespace", report);
     for number in 0..MANY {
         site.detach(number).await?;
     }
@@ -177,6 +194,60 @@ pub async fn run(on: &Path, report: &mut Report) -> anyhow::Result<()> {
     for ((what, before), (_, after)) in before.into_iter().zip(after) {
         report.line(&format!("nic-{CYCLES}-cycles-{what}-before"), before);
         report.line(&format!("nic-{CYCLES}-cycles-{what}-after"), after);
+    }
+    Ok(())
+}
+
+/// Says how long the first and the last ones of many took.
+fn growth(times: &[f64], where_to: &str, report: &mut Report) {
+    let (first, last) = (median(times[..COMPARED].to_vec()), median(times[MANY - COMPARED..].to_vec()));
+    report.line(&format!("nic-attach-first-{COMPARED}-of-{MANY}{where_to}-ms"), first);
+    report.line(&format!("nic-attach-last-{COMPARED}-of-{MANY}{where_to}-ms"), last);
+}
+
+/// Attaches a NIC in this namespace; returns the milliseconds from the call until the kernel has its address.
+async fn attach(
+    network: &NetworkProxy<'static>,
+    target: &Namespace,
+    events: &mut BoxStream<'static, KernelEvent>,
+    number: usize,
+) -> anyhow::Result<f64> {
+    let wanted = address(number);
+    let spec = format!(
+        "kind: nic\nname: plc{number}\nparent: lan0\npid: {}\naddresses: [{wanted}/16]\nconflict: warn\n",
+        target.pid()
+    );
+    let begun = Instant::now();
+    let called = async move { anyhow::Ok(network.attach_nic(&spec, Options::new()).await.map(drop)?) };
+    let (called, seen) = tokio::join!(called, timeout(PATIENCE, seen(events, &wanted)));
+    called?;
+    let seen = seen.context("the NIC gets no address")?;
+    Ok(seen.duration_since(begun).as_secs_f64() * 1e3)
+}
+
+/// From the call to a leased address, beside what the server takes: dnsmasq, which has one address to give.
+async fn leases(site: &mut Site, report: &mut Report) -> anyhow::Result<()> {
+    if !Path::new(DNSMASQ).exists() {
+        report.say(&format!("No leases: there is no \"{DNSMASQ}\" (Debian: dnsmasq-base)."));
+        return Ok(());
+    }
+    site.plant.ip("address add 192.0.2.1/24 dev plant0");
+    let file = site.place.path().join("leases");
+    let mut server = site.plant.command(DNSMASQ);
+    server.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--port=0"]);
+    server.args(["--interface=plant0", "--except-interface=lo", "--bind-interfaces", "--user=root", "--pid-file="]);
+    server.args(["--no-ping", "--dhcp-authoritative", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h"]);
+    server.arg(format!("--dhcp-leasefile={}", file.display())).stdout(Stdio::null()).stderr(Stdio::null());
+    let _server = Held(server.spawn()?);
+    let wire = Wire::start(&site.plant)?;
+    // The first one waits for the server to start.
+    site.lease(&wire).await?;
+    let mut leases = Vec::new();
+    for _ in 0..LEASES {
+        leases.push(site.lease(&wire).await?);
+    }
+    for (part, name) in ["call-to-discover", "exchange", "ack-to-address"].iter().enumerate() {
+        report.line(&format!("dhcp-{name}-ms"), median(leases.iter().map(|lease| lease[part]).collect()));
     }
     Ok(())
 }

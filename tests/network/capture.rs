@@ -1,6 +1,6 @@
 //! What goes over the wire: frames taken off a namespace, and read without the code that is tested.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -61,6 +61,18 @@ impl Capture {
         let frames = self.frames.lock().unwrap();
         let announces = |frame: &[u8]| arp_line(frame) == Some(format!("ARP announcement of {address}"));
         frames.iter().find(|(_, frame)| announces(frame)).map(|(at, _)| *at)
+    }
+
+    /// The hardware addresses that have answered ARP for an address.
+    pub fn answered_for(&self, wanted: Ipv4Addr) -> BTreeSet<String> {
+        let frames = self.frames.lock().unwrap();
+        let answers = frames.iter().map(|(_, frame)| frame).filter(|frame| {
+            frame.len() >= 42
+                && frame[12..14] == [0x08, 0x06]
+                && frame[20..22] == [0, 2]
+                && address(frame, 28) == wanted
+        });
+        answers.map(|frame| colons(&frame[22..28])).collect()
     }
 
     /// Waits for a message of the client that fits, and returns the first one.
@@ -150,12 +162,12 @@ impl Dhcp {
             if *number == 255 {
                 break;
             }
-            let (value, more) = more.split_at(usize::from(*length));
+            let (value, more) = more.split_at_checked(usize::from(*length))?;
             options.insert(*number, value.to_vec());
             rest = more;
         }
         let kind = ["DISCOVER", "OFFER", "REQUEST", "DECLINE", "ACK", "NAK", "RELEASE"];
-        let kind = kind[usize::from(options[&53][0]) - 1];
+        let kind = kind.get(usize::from(*options.get(&53)?.first()?).checked_sub(1)?)?;
         let [from, to, client, yours] = [26, 30, 54, 58].map(|at| address(frame, at));
         Some(Self { at, kind, from, to, client, yours, options })
     }

@@ -42,6 +42,7 @@ async fn links_are_listed_and_shown() {
     let host = host().await;
     let (code, text, _) = run(&host, "link list").await;
     assert_eq!(code, 0);
+    assert_eq!(run(&host, "link").await.1, text);
     assert!(text.starts_with("LINK"), "{text}");
     let line = text.lines().find(|line| line.starts_with("lan0 *")).unwrap_or_else(|| panic!("{text}"));
     let words: Vec<&str> = line.split_whitespace().collect();
@@ -76,14 +77,18 @@ async fn metrics_are_openmetrics() {
 
 #[tokio::test]
 async fn watch_network_prints_what_changes() {
-    let host = host().await;
+    let mut host = host().await;
     let mut watch = orchestratorctl(&host, "--json watch network").stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = async |event: &str, change: &str, name: &str| loop {
         let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("a line").unwrap().unwrap();
         let line: Value = serde_json::from_str(&line).unwrap();
-        let of = line["link"]["name"].as_str().or(line["default_link"].as_str()).unwrap_or_default();
-        if line["event"] == event && line["change"].as_str().unwrap_or_default() == change && of == name {
+        let of = line["link"]["name"]
+            .as_str()
+            .or(line["nic"]["name"].as_str())
+            .or(line["default_link"].as_str())
+            .unwrap_or_default();
+        if line["event"] == event && (change.is_empty() || line["change"] == change) && of == name {
             return line;
         }
     };
@@ -95,6 +100,15 @@ async fn watch_network_prints_what_changes() {
     while next("link", "changed", "lan0").await["link"]["mtu"] != json!(1400) {}
     host.net.ip("link del br0");
     next("link", "removed", "br0").await;
+    // NICs, and what comes after a restart of the daemon.
+    let text = "kind: nic\nname: shim0\ntype: shim\nparent: lan0\naddresses: [192.0.2.250/32]\nconflict: warn\n";
+    crate::nics::attach(&host, text).await;
+    assert_eq!(next("nic", "added", "shim0").await["nic"]["parent"], json!("lan0"));
+    while next("nic", "changed", "shim0").await["nic"]["state"] != json!("up") {}
+    host.kill_daemon();
+    next("vanished", "", "").await;
+    host.start_daemon().await;
+    while next("nic", "", "shim0").await["nic"]["state"] != json!("up") {}
     watch.kill().await.unwrap();
 }
 
@@ -120,7 +134,10 @@ async fn a_nic_is_attached_shown_and_detached() {
     let (_, text, _) = run(&host, "--json nic list").await;
     let all: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&all["nics"][0]["name"], &all["nics"][0]["state"]), (&json!("plc0"), &json!("up")));
-    assert!(run(&host, "nic show plc0").await.1.starts_with("NIC:        plc0\n"));
+    assert!(
+        run(&host, "nic show plc0").await.1.starts_with("NIC:        plc0\nType:       macvlan\nParent:     lan0\n")
+    );
+    assert_eq!(run(&host, "nic").await.1, run(&host, "nic list").await.1);
     assert_eq!(run(&host, "nic detach plc0").await.0, 0);
     assert!(!plc.ip("link").contains("plc0"));
     assert_eq!(run(&host, "nic show plc0").await.2, "orchestratorctl: There is no NIC \"plc0\".\n");

@@ -10,15 +10,17 @@ use orchestratord_dbus::Options;
 use crate::nics::{attach, becomes, hears_the_plant, host, nic, plug, refused, spec};
 use crate::rig::{Host, Namespace, until};
 
-fn with_type(plc: &Namespace, more: &str) -> String {
+/// A NIC of this type.
+pub fn with_type(plc: &Namespace, more: &str) -> String {
     spec(&format!("pid: {}", plc.pid()), &format!("conflict: warn\n{more}\n"))
 }
 
-async fn detach(host: &Host, name: &str) {
+pub async fn detach(host: &Host, name: &str) {
     host.network().await.detach_nic(name, Options::new()).await.unwrap();
 }
 
-fn states(host: &Host) -> Vec<String> {
+/// What is kept of NICs, without the hardware addresses.
+pub fn states(host: &Host) -> Vec<String> {
     let Ok(entries) = fs::read_dir(host.place().join("state/nics")) else { return Vec::new() };
     let mut names: Vec<String> = entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -29,7 +31,7 @@ fn states(host: &Host) -> Vec<String> {
 }
 
 /// `ip monitor` in a namespace, until it is asked what it saw.
-struct Monitor {
+pub struct Monitor {
     program: Child,
     log: PathBuf,
     /// Where in the log it begins to count.
@@ -37,7 +39,7 @@ struct Monitor {
 }
 
 impl Monitor {
-    async fn start(namespace: &Namespace, log: PathBuf) -> Self {
+    pub async fn start(namespace: &Namespace, log: PathBuf) -> Self {
         let mut monitor = namespace.command("ip");
         monitor.args(["monitor", "link", "address", "route"]).stdout(fs::File::create(&log).unwrap());
         let mut monitor = Self { program: monitor.spawn().unwrap(), log, from: 0 };
@@ -63,7 +65,7 @@ impl Monitor {
         monitor
     }
 
-    fn seen(mut self) -> String {
+    pub fn seen(mut self) -> String {
         // What is on its way to it is read before it ends.
         std::thread::sleep(std::time::Duration::from_millis(100));
         self.program.kill().unwrap();

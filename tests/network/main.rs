@@ -5,8 +5,10 @@
 mod capture;
 mod command_line;
 mod dhcp;
+mod events;
 mod host;
 mod kinds;
 mod links;
 mod nics;
 mod rig;
+mod shim;

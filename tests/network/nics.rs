@@ -3,6 +3,7 @@
 use orchestratord_dbus::zbus::proxy::CacheProperties;
 use orchestratord_dbus::{NicProxy, Options, error_reply};
 
+use crate::events::Door;
 use crate::rig::{Host, Namespace, until};
 
 /// A parent that is plugged into a plant: another namespace, where `192.0.2.1` is.
@@ -137,6 +138,22 @@ async fn what_cannot_work_is_refused_and_leaves_nothing() {
         (kind.as_str(), message.as_str()),
         ("AddressInUse", "The address \"192.0.2.7\" is that of the NIC \"plc0\".")
     );
+    // A second default route of the same metric would take the place of the first one.
+    let second = good.replace("plc0", "plc1").replace("192.0.2.7", "192.0.2.8");
+    let (kind, message) = refused(&host, &second).await;
+    assert_eq!(kind, "InvalidNic");
+    assert_eq!(
+        message,
+        "The NIC \"plc0\" has a default route with the metric 0 in this namespace already; give another metric."
+    );
+    attach(&host, &format!("{second}metric: 50\n")).await;
+    // The namespace of the host is none for NICs, however it is named.
+    for place in [format!("pid: {}", host.pid()), format!("namespace: {}", host.net.path().display())] {
+        let (kind, message) =
+            refused(&host, &spec(&place, "conflict: warn\n").replace("plc0", "plc2").replace("2.7", "2.17")).await;
+        assert_eq!(kind, "InvalidNic");
+        assert!(message.starts_with("The network namespace is that of the host itself"), "{message}");
+    }
     let error = host.network().await.detach_nic("plc9", Options::new()).await.unwrap_err();
     assert_eq!(error_reply(&error).unwrap().1, "There is no NIC \"plc9\".");
 }
@@ -214,32 +231,23 @@ async fn what_goes_away_is_waited_for_and_made_again() {
 #[tokio::test]
 async fn a_namespace_that_is_replaced_gets_its_nic_again() {
     let (host, _plant, plc) = host().await;
-    let path = host.place().join("netns");
-    std::fs::write(&path, "").unwrap();
-    // The daemon is in the same mount namespace, so it sees these mounts.
-    let bind = |source: &Namespace| {
-        let mounted = std::process::Command::new("mount").arg("--bind").arg(source.path()).arg(&path).status();
-        assert!(mounted.unwrap().success());
-    };
-    // Lazily, as "ip netns del" does it, because the daemon has the file open.
-    let unbind = || assert!(std::process::Command::new("umount").arg("--lazy").arg(&path).status().unwrap().success());
+    let door = Door::new(&host);
     let network = host.network().await;
-    let text = spec(&format!("namespace: {}", path.display()), "conflict: warn\n");
+    let text = spec(&format!("namespace: {}", door.path.display()), "conflict: warn\n");
     assert_eq!(refused(&host, &text).await.0, "InvalidNic");
     let attached = network.attach_nic(&text, Options::from([("wait", true.into())])).await.unwrap();
     let nic = nic(&host, attached.as_str()).await;
     becomes(&nic, "waiting-for-namespace").await;
-    bind(&plc);
+    door.lead_to(&plc);
     becomes(&nic, "up").await;
     assert!(plc.ip("address").contains("192.0.2.7/24"));
     let second = Namespace::new();
-    unbind();
+    door.close();
     becomes(&nic, "waiting-for-namespace").await;
     until("the old one has it no more", async || (!plc.ip("link").contains("plc0")).then_some(())).await;
-    bind(&second);
+    door.lead_to(&second);
     becomes(&nic, "up").await;
     assert!(second.ip("address").contains("192.0.2.7/24"));
-    unbind();
 }
 
 #[tokio::test]

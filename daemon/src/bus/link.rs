@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 use zbus::{OwnedObjectPath, interface};
 
-use super::view::{nic_path, text, view};
+use super::view::{lines, nic_path, text, view};
 use crate::network::handle::NetworkHandle;
 use crate::network::link::LinkStatus;
 
@@ -36,7 +36,7 @@ impl From<&LinkStatus> for LinkView {
             mtu: status.mtu,
             oper_state: status.oper_state.as_str().to_owned(),
             carrier: status.carrier,
-            addresses: status.addresses.iter().map(ToString::to_string).collect(),
+            addresses: lines(&status.addresses),
             gateway: status.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
             used_by: status.used_by.iter().map(|name| nic_path(name)).collect(),
         }

@@ -9,7 +9,7 @@
 use tokio::sync::watch;
 use zbus::{OwnedObjectPath, interface};
 
-use super::view::{error_pair, link_path, no_path, text, view};
+use super::view::{error_pair, lines, link_path, no_path, text, view};
 use crate::network::nic::NicStatus;
 use crate::network::nic::link_kind::LinkKind;
 
@@ -35,11 +35,11 @@ impl From<&NicStatus> for NicView {
             parent: status.parent.map_or_else(no_path, link_path),
             mac: status.mac.map(|mac| mac.to_string()).unwrap_or_default(),
             state: status.state.to_owned(),
-            addresses: status.addresses.iter().map(ToString::to_string).collect(),
+            addresses: lines(&status.addresses),
             gateway: status.gateway.clone(),
-            dns: status.dns.iter().map(ToString::to_string).collect(),
+            dns: lines(&status.dns),
             domain: text(status.domain.as_str()),
-            ntp: status.ntp.iter().map(ToString::to_string).collect(),
+            ntp: lines(&status.ntp),
             lease_expires: status.lease_expires,
             last_error: error_pair(status.error.as_ref()),
         }
@@ -49,6 +49,7 @@ impl From<&NicStatus> for NicView {
 /// A NIC.
 pub(super) struct Nic {
     name: String,
+    parent_name: String,
     mode: &'static str,
     link: LinkKind,
     view: watch::Receiver<NicView>,
@@ -56,7 +57,8 @@ pub(super) struct Nic {
 
 impl Nic {
     pub(super) fn new(status: &NicStatus, view: watch::Receiver<NicView>) -> Self {
-        Self { name: text(status.name.as_str()), mode: status.mode, link: status.link, view }
+        let (name, parent_name) = (text(status.name.as_str()), text(status.parent_name.as_str()));
+        Self { name, parent_name, mode: status.mode, link: status.link, view }
     }
 }
 
@@ -76,7 +78,14 @@ impl Nic {
         self.mode
     }
 
-    /// What its link is: "macvlan", "vlan", "dedicated" (the parent itself) or "routed". More words may come.
+    /// Name of the link that it hangs on, also while that is not there.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn parent_name(&self) -> &str {
+        &self.parent_name
+    }
+
+    /// What its link is: "macvlan", "vlan", "dedicated" (the parent itself), "routed" or "shim" (for the host itself). More
+    /// words may come.
     #[zbus(property(emits_changed_signal = "const"))]
     fn r#type(&self) -> &'static str {
         self.link.as_str()

@@ -57,6 +57,11 @@ pub(super) fn text(text: impl Into<String>) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }
 
+/// Each of these as text.
+pub(super) fn lines<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
 /// A dictionary from outside, made fit for D-Bus.
 pub(super) fn texts(texts: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     texts.iter().map(|(key, value)| (text(key), text(value))).collect()

@@ -102,6 +102,8 @@ pub struct NewLink {
 pub struct NewPair {
     /// Name of the end in the namespace of the port.
     pub near: String,
+    /// Hardware address of that end.
+    pub near_mac: Mac,
     /// Name of the other end, in its namespace.
     pub far: String,
     /// Hardware address of the other end.
@@ -132,6 +134,10 @@ pub enum Inet {
     Forwarding,
     /// Whether the host answers ARP there for everybody whom it reaches by other links.
     ProxyArp,
+    /// Whether the host answers ARP there for the addresses of that link only, and not for those of its other links.
+    ArpIgnore,
+    /// Whether the host asks by ARP there with the addresses of that link only.
+    ArpAnnounce,
 }
 
 /// A route that is not a default route.
@@ -169,6 +175,15 @@ pub struct DefaultRoute {
     pub gateway: Option<IpAddr>,
 }
 
+/// Where a route is from, as the kernel keeps it (`rtm_protocol`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A lease.
+    Lease,
+    /// What somebody asked for.
+    Specification,
+}
+
 /// A route over a link that is to be set, or was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
@@ -180,6 +195,16 @@ pub struct Route {
     pub metric: u32,
     /// Whether the router is on the link although no address there says so.
     pub on_link: bool,
+    /// Where it is from.
+    pub origin: Origin,
+}
+
+impl Route {
+    /// The route to one host that is on the link itself.
+    pub const fn to_host(address: Ipv4Addr, metric: u32) -> Self {
+        let destination = Prefixed { address: IpAddr::V4(address), length: 32 };
+        Self { destination, gateway: None, metric, on_link: false, origin: Origin::Specification }
+    }
 }
 
 /// All that is mirrored, at one moment.
@@ -264,10 +289,12 @@ pub trait Port: fmt::Debug + Send + Sync {
     fn add_default_route(&self, link: u32, gateway: Ipv4Addr, metric: u32) -> Answer<'_, ()>;
     /// Removes an address from a link.
     fn remove_address(&self, link: u32, address: Prefixed) -> Answer<'_, ()>;
-    /// The routes over a link that [`Port::set_route`] has set, by whatever daemon.
-    fn leased_routes(&self, link: u32) -> Answer<'_, Vec<Route>>;
-    /// Sets a route that came with a lease, in place of one with the same destination and metric.
+    /// The IPv4 routes over a link that are from there.
+    fn routes(&self, link: u32, origin: Origin) -> Answer<'_, Vec<Route>>;
+    /// Sets a route, in place of one with the same destination and metric.
     fn set_route(&self, link: u32, route: Route) -> Answer<'_, ()>;
+    /// Sets a route if there is none with the same destination and metric, by whatever link; tells whether there was none.
+    fn claim_route(&self, link: u32, route: Route) -> Answer<'_, bool>;
     /// Removes such a route; it is fine if there is none.
     fn remove_route(&self, link: u32, route: Route) -> Answer<'_, ()>;
     /// Sets the largest packet of a link.

@@ -1,39 +1,33 @@
 //! The kernel behind one netlink socket per namespace: requests and multicast groups share it, so an idle network costs
 //! nothing. `rtnetlink` speaks the protocol; its types stay in here, since they change with every release.
 
+mod report;
+mod request;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::stream::Stream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future};
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType,
-    LinkMessage, MacVlanMode, State, Stats64,
-};
+use netlink_packet_core::NetlinkMessage;
+use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, InfoData, InfoVeth, LinkAttribute};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
+use netlink_packet_route::route::RouteScope;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
-use rtnetlink::{
-    AddressMessageBuilder, Handle, LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVlan, MulticastGroup,
-    RouteMessageBuilder,
-};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, LinkVeth, MulticastGroup, RouteMessageBuilder};
 
+use self::report::{address_record, default_route, event, link_record, route_over, statistics};
+use self::request::{inet_setting, new_link, route_message};
 use super::address::Prefixed;
 use super::kernel::{
-    AddressRecord, Answer, DefaultRoute, Inet, Kernel, KernelError, KernelEvent, LinkChange, LinkRecord, NewLink,
-    NewPair, Opened, OperState, Port, Route, Snapshot, StaticRoute, Statistics, Upper,
+    Answer, DefaultRoute, Inet, Kernel, KernelError, LinkChange, LinkRecord, NewLink, NewPair, Opened, Origin, Port,
+    Route, Snapshot, StaticRoute, Statistics,
 };
 use super::nic::namespace::Namespace;
-use super::nic::spec::Mode;
 
 /// What a port listens to.
 const GROUPS: [MulticastGroup; 5] = [
@@ -48,15 +42,12 @@ const GROUPS: [MulticastGroup; 5] = [
 const RECEIVE_BUFFER: usize = 1 << 20;
 /// `ESRCH`
 const NO_SUCH_ROUTE: i32 = 3;
-/// Where the kernel shows the links of the namespace that was current when it was mounted.
-const SYSFS_NET: &str = "/sys/class/net";
-
 /// `ENOENT`
 const NO_ENTRY: i32 = 2;
+/// `EEXIST`
+const EXISTS: i32 = 17;
 /// `ENODEV`
 const NO_DEVICE: i32 = 19;
-/// `IFLA_INET_CONF`
-const INET_CONF: u16 = 1;
 
 /// The kernel of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -154,6 +145,7 @@ impl Port for NetlinkPort {
                 .build();
             let near = LinkVeth::new(&pair.near, &pair.far)
                 .set_info_data(InfoData::Veth(InfoVeth::Peer(far)))
+                .address(pair.near_mac.0.to_vec())
                 .mtu(pair.mtu)
                 .up()
                 .build();
@@ -199,6 +191,8 @@ impl Port for NetlinkPort {
                     AfSpecUnspec::Inet(settings) => settings.iter().any(|settings| match (settings, setting) {
                         (AfSpecInet::DevConf(settings), Inet::Forwarding) => settings.forwarding != 0,
                         (AfSpecInet::DevConf(settings), Inet::ProxyArp) => settings.proxy_arp != 0,
+                        (AfSpecInet::DevConf(settings), Inet::ArpIgnore) => settings.arp_ignore != 0,
+                        (AfSpecInet::DevConf(settings), Inet::ArpAnnounce) => settings.arp_announce > 1,
                         _ => false,
                     }),
                     _ => false,
@@ -310,12 +304,12 @@ impl Port for NetlinkPort {
         .boxed()
     }
 
-    fn leased_routes(&self, link: u32) -> Answer<'_, Vec<Route>> {
+    fn routes(&self, link: u32, origin: Origin) -> Answer<'_, Vec<Route>> {
         async move {
             let mut routes = Vec::new();
             let mut answers = self.handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
             while let Some(route) = answers.try_next().await.map_err(|error| refusal("list the routes", &error))? {
-                routes.extend(leased_route(&route, link));
+                routes.extend(route_over(&route, link).filter(|route| route.origin == origin));
             }
             Ok(routes)
         }
@@ -326,6 +320,17 @@ impl Port for NetlinkPort {
         async move {
             let added = self.handle.route().add(route_message(link, route)).replace().execute().await;
             added.map_err(|error| refusal(&format!("set the route to \"{}\"", route.destination), &error))
+        }
+        .boxed()
+    }
+
+    fn claim_route(&self, link: u32, route: Route) -> Answer<'_, bool> {
+        async move {
+            match self.handle.route().add(route_message(link, route)).execute().await {
+                Err(rtnetlink::Error::NetlinkError(message)) if message.raw_code().abs() == EXISTS => Ok(false),
+                Err(error) => Err(refusal(&format!("set the route to \"{}\"", route.destination), &error)),
+                Ok(()) => Ok(true),
+            }
         }
         .boxed()
     }
@@ -365,62 +370,6 @@ impl Port for NetlinkPort {
     }
 }
 
-/// The request for a link on top of another one.
-fn new_link(link: &NewLink, namespace: BorrowedFd<'_>) -> LinkMessage {
-    fn finish<T>(mut message: LinkMessageBuilder<T>, link: &NewLink, namespace: BorrowedFd<'_>) -> LinkMessage {
-        if let Some(mac) = link.mac {
-            message = message.address(mac.0.to_vec());
-        }
-        if let Some(mtu) = link.mtu {
-            message = message.mtu(mtu);
-        }
-        message.setns_by_fd(namespace.as_raw_fd()).up().build()
-    }
-    match link.upper {
-        Upper::Macvlan(mode) => {
-            let mode = match mode {
-                Mode::Bridge => MacVlanMode::Bridge,
-                Mode::Private => MacVlanMode::Private,
-                Mode::Vepa => MacVlanMode::Vepa,
-                Mode::Passthru => MacVlanMode::Passthrough,
-            };
-            finish(LinkMacVlan::new(&link.name, link.parent, mode), link, namespace)
-        }
-        Upper::Vlan(id) => finish(LinkVlan::new(&link.name, link.parent, id), link, namespace),
-    }
-}
-
-/// A setting of IPv4 as the kernel takes it. Made by hand, because the types of the library leave out what is zero.
-fn inet_setting(setting: Inet, on: bool) -> LinkAttribute {
-    let number: u16 = match setting {
-        Inet::Forwarding => 1,
-        Inet::ProxyArp => 3,
-    };
-    let mut value = Vec::from(8_u16.to_ne_bytes());
-    value.extend(number.to_ne_bytes());
-    value.extend(u32::from(on).to_ne_bytes());
-    let settings = AfSpecInet::Other(DefaultNla::new(INET_CONF | NLA_F_NESTED, value));
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![settings])])
-}
-
-fn statistics(counters: &Stats64) -> Statistics {
-    Statistics::from([
-        ("rx-bytes", counters.rx_bytes),
-        ("rx-packets", counters.rx_packets),
-        ("rx-errors", counters.rx_errors),
-        ("rx-dropped", counters.rx_dropped),
-        ("rx-crc-errors", counters.rx_crc_errors),
-        ("rx-missed", counters.rx_missed_errors),
-        ("tx-bytes", counters.tx_bytes),
-        ("tx-packets", counters.tx_packets),
-        ("tx-errors", counters.tx_errors),
-        ("tx-dropped", counters.tx_dropped),
-        ("tx-carrier-errors", counters.tx_carrier_errors),
-        ("multicast", counters.multicast),
-        ("collisions", counters.collisions),
-    ])
-}
-
 fn failure(action: &str, reason: &str, errno: Option<i32>) -> KernelError {
     let reason = reason.split(" (os error").next().unwrap_or(reason).to_owned();
     KernelError { action: action.to_owned(), reason, errno }
@@ -432,186 +381,5 @@ fn refusal(action: &str, error: &rtnetlink::Error) -> KernelError {
             failure(action, &message.to_io().to_string(), Some(message.raw_code().abs()))
         }
         other => failure(action, &other.to_string(), None),
-    }
-}
-
-fn event(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<KernelEvent> {
-    let message = match message.payload {
-        NetlinkPayload::Overrun(_) => return Some(KernelEvent::Lost),
-        NetlinkPayload::InnerMessage(message) => message,
-        _ => return None,
-    };
-    match message {
-        RouteNetlinkMessage::NewLink(link) => link_record(&link).map(KernelEvent::Link),
-        // A port that leaves its bridge is reported in the same way, but with the family of bridges.
-        RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
-            Some(KernelEvent::LinkGone(link.header.index))
-        }
-        RouteNetlinkMessage::NewAddress(address) => address_record(&address).map(KernelEvent::Address),
-        RouteNetlinkMessage::DelAddress(address) => address_record(&address).map(KernelEvent::AddressGone),
-        RouteNetlinkMessage::NewRoute(route) => default_route(&route).map(KernelEvent::Route),
-        RouteNetlinkMessage::DelRoute(route) => default_route(&route).map(KernelEvent::RouteGone),
-        _ => None,
-    }
-}
-
-/// A link; none if the message tells a part of it only, as those about bridge ports and wireless scans do.
-fn link_record(message: &LinkMessage) -> Option<LinkRecord> {
-    if message.header.interface_family != AddressFamily::Unspec {
-        return None;
-    }
-    let (mut name, mut mtu, mut address, mut kind) = (None, None, Vec::new(), None);
-    let (mut oper_state, mut carrier) = (OperState::Unknown, None);
-    let (mut parent, mut controller, mut alias) = (None, None, String::new());
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(text) => name = Some(text.clone()),
-            LinkAttribute::Mtu(bytes) => mtu = Some(*bytes),
-            LinkAttribute::Address(bytes) => address.clone_from(bytes),
-            LinkAttribute::OperState(state) => oper_state = oper_state_of(*state),
-            LinkAttribute::Link(index) => parent = Some(*index),
-            LinkAttribute::Controller(index) => controller = Some(*index).filter(|index| *index != 0),
-            LinkAttribute::IfAlias(text) => alias.clone_from(text),
-            LinkAttribute::Carrier(there) => carrier = Some(*there == 1),
-            LinkAttribute::LinkInfo(infos) => {
-                kind = infos.iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind),
-                    _ => None,
-                });
-            }
-            _ => {}
-        }
-    }
-    let (name, mtu) = (name?, mtu?);
-    let up = message.header.flags.contains(LinkFlags::Up);
-    let carrier = carrier.unwrap_or_else(|| message.header.flags.contains(LinkFlags::LowerUp));
-    let kind = kind_word(kind, message.header.link_layer_type, &name);
-    let index = message.header.index;
-    Some(LinkRecord { index, name, kind, address, mtu, oper_state, up, carrier, parent, controller, alias })
-}
-
-fn kind_word(kind: Option<&InfoKind>, layer: LinkLayerType, name: &str) -> String {
-    // Early, because some wireless drivers have a kind of their own. Not for what we make ourselves, which may be in other
-    // namespaces than sysfs knows of.
-    if !matches!(kind, Some(InfoKind::MacVlan | InfoKind::Vlan)) && is_wireless(name) {
-        return "wireless".to_owned();
-    }
-    if let Some(kind) = kind {
-        return kind.to_string();
-    }
-    match layer {
-        LinkLayerType::Ether => "ethernet".to_owned(),
-        other => other.to_string().to_ascii_lowercase(),
-    }
-}
-
-/// Whether a link of the daemon's own namespace is wireless; netlink does not say.
-fn is_wireless(name: &str) -> bool {
-    let link = Path::new(SYSFS_NET).join(name);
-    link.join("phy80211").exists() || link.join("wireless").exists()
-}
-
-fn oper_state_of(state: State) -> OperState {
-    match state {
-        State::NotPresent => OperState::NotPresent,
-        State::Down => OperState::Down,
-        State::LowerLayerDown => OperState::LowerLayerDown,
-        State::Testing => OperState::Testing,
-        State::Dormant => OperState::Dormant,
-        State::Up => OperState::Up,
-        _ => OperState::Unknown,
-    }
-}
-
-fn address_record(message: &AddressMessage) -> Option<AddressRecord> {
-    let (mut address, mut local) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            AddressAttribute::Address(ip) => address = Some(*ip),
-            // On a point-to-point link the other attribute is the peer.
-            AddressAttribute::Local(ip) => local = Some(*ip),
-            _ => {}
-        }
-    }
-    Some(AddressRecord {
-        link: message.header.index,
-        address: Prefixed { address: local.or(address)?, length: message.header.prefix_len },
-        global: message.header.scope == AddressScope::Universe,
-    })
-}
-
-/// A default route of the main table; none if the message is about another one.
-fn default_route(message: &RouteMessage) -> Option<DefaultRoute> {
-    let header = &message.header;
-    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-    let (mut table, mut link, mut gateway, mut metric) = (u32::from(header.table), None, None, 0);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Oif(index) => link = Some(*index),
-            RouteAttribute::Gateway(address) => gateway = ip(address),
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::MultiPath(hops) => {
-                if let Some(hop) = hops.first() {
-                    link = Some(hop.interface_index);
-                    gateway = hop.attributes.iter().find_map(|attribute| match attribute {
-                        RouteAttribute::Gateway(address) => ip(address),
-                        _ => None,
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-    let default = header.destination_prefix_length == 0 && header.kind == RouteType::Unicast && table == main;
-    let v6 = header.address_family == AddressFamily::Inet6;
-    if default { Some(DefaultRoute { metric, v6, link: link?, gateway }) } else { None }
-}
-
-/// A route of a lease as the kernel takes it. The protocol marks it as ours.
-fn route_message(link: u32, route: Route) -> RouteMessage {
-    let destination = match route.destination.address {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => Ipv4Addr::UNSPECIFIED,
-    };
-    let message = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(destination, route.destination.length)
-        .output_interface(link)
-        .priority(route.metric)
-        .protocol(RouteProtocol::Dhcp);
-    let message = match route.gateway {
-        Some(gateway) => message.gateway(gateway),
-        None => message.scope(RouteScope::Link),
-    };
-    if route.on_link { message.onlink().build() } else { message.build() }
-}
-
-/// A route that [`route_message`] has made; none if it is another one.
-fn leased_route(message: &RouteMessage, on: u32) -> Option<Route> {
-    let header = &message.header;
-    let main = u32::from(RouteHeader::RT_TABLE_MAIN);
-    let (mut table, mut link, mut gateway, mut metric) = (u32::from(header.table), None, None, 0);
-    let mut destination = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Table(number) => table = *number,
-            RouteAttribute::Oif(index) => link = Some(*index),
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => gateway = Some(*address),
-            RouteAttribute::Priority(priority) => metric = *priority,
-            RouteAttribute::Destination(address) => destination = ip(address)?,
-            _ => {}
-        }
-    }
-    let ours = header.protocol == RouteProtocol::Dhcp && table == main && link == Some(on);
-    let destination = Prefixed { address: destination, length: header.destination_prefix_length };
-    let on_link = header.flags.contains(RouteFlags::Onlink);
-    ours.then_some(Route { destination, gateway, metric, on_link })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
     }
 }

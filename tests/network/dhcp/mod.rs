@@ -1,8 +1,9 @@
 //! NICs that lease their address, against real servers.
 
+mod hostile;
 mod lifecycle;
 mod networks;
-mod servers;
+pub mod servers;
 mod times;
 
 use std::fs::File;

@@ -75,6 +75,10 @@ pub struct Script {
     pub router: Ipv4Addr,
     /// The name server.
     pub dns: Ipv4Addr,
+    /// Whether each answer comes after many that are damaged, for others, or of somebody who must not be believed.
+    pub noise: bool,
+    /// Further options of each answer, as they are.
+    pub odd: Vec<(u8, Vec<u8>)>,
 }
 
 impl Default for Script {
@@ -88,6 +92,8 @@ impl Default for Script {
             times: (1800, 3000),
             router: Ipv4Addr::new(192, 0, 2, 1),
             dns: Ipv4Addr::new(192, 0, 2, 1),
+            noise: false,
+            odd: Vec::new(),
         }
     }
 }
@@ -116,9 +122,14 @@ impl Scripted {
             let mut bytes = [0; 2048];
             while !end.load(Ordering::Relaxed) {
                 let Ok((length, peer)) = socket.recv_from(&mut bytes) else { continue };
-                let Some(reply) = reply(&bytes[..length], &mut plan.lock().unwrap()) else { continue };
+                let mut plan = plan.lock().unwrap();
+                let Some(reply) = reply(&bytes[..length], &mut plan) else { continue };
                 // To where it came from if the client has an address, as RFC 2131, 4.1 has it.
                 let to = if peer.ip().is_unspecified() { SocketAddr::from((Ipv4Addr::BROADCAST, 68)) } else { peer };
+                for noise in if plan.noise { noise(&bytes[..length], &plan) } else { Vec::new() } {
+                    // Some are too large for the wire.
+                    socket.send_to(&noise, to).ok();
+                }
                 socket.send_to(&reply, to).unwrap();
             }
         });
@@ -162,6 +173,11 @@ fn reply(request: &[u8], script: &mut Script) -> Option<Vec<u8>> {
         3 => 5,
         _ => return None,
     };
+    Some(compose(request, script, answer, address))
+}
+
+/// An answer of this kind, for this address.
+fn compose(request: &[u8], script: &Script, answer: u8, address: Ipv4Addr) -> Vec<u8> {
     let mut reply = vec![0; 240];
     reply[0] = 2;
     reply[1..8].copy_from_slice(&request[1..8]);
@@ -182,10 +198,68 @@ fn reply(request: &[u8], script: &mut Script) -> Option<Vec<u8>> {
         for (number, seconds) in [(51, script.seconds), (58, script.times.0), (59, script.times.1)] {
             add(number, &seconds.to_be_bytes());
         }
+        for (number, value) in &script.odd {
+            add(*number, value);
+        }
         reply[16..20].copy_from_slice(&address.octets());
     }
     reply.push(255);
-    Some(reply)
+    reply
+}
+
+/// The address that only noise leases.
+pub const NOISE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 66);
+
+/// Answers to this request that nobody may believe.
+fn noise(request: &[u8], script: &Script) -> Vec<Vec<u8>> {
+    let script = Script { odd: Vec::new(), ..script.clone() };
+    let kind = option(request, 53).map_or(0, |kind| kind[0]);
+    // One that would be good, but for what becomes of it.
+    let good = compose(request, &script, if kind == 1 { 2 } else { 5 }, NOISE);
+    let changed = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut reply = good.clone();
+        change(&mut reply);
+        reply
+    };
+    let with = |number: u8, value: &[u8]| {
+        let mut reply = good.clone();
+        let end = reply.len() - 1;
+        reply.splice(end..end, [&[number, u8::try_from(value.len()).unwrap()][..], value].concat());
+        reply
+    };
+    let refusal = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut reply = compose(request, &script, 6, NOISE);
+        change(&mut reply);
+        reply
+    };
+    let mut all = vec![
+        changed(&|reply| reply[28] ^= 4),
+        changed(&|reply| reply[4] ^= 1),
+        changed(&|reply| reply[0] = 1),
+        changed(&|reply| reply[1] = 6),
+        changed(&|reply| reply[2] = 16),
+        changed(&|reply| reply[236] = 0),
+        changed(&|reply| reply[242] = 9),
+        refusal(&|reply| reply[28] ^= 4),
+        refusal(&|reply| reply[4] ^= 1),
+        vec![0; 1400],
+        vec![255; 1400],
+        Vec::new(),
+        // Twice the same option: it is of twice the length then.
+        with(51, &3600_u32.to_be_bytes()),
+    ];
+    // No address of a host.
+    for address in [[0, 0, 0, 0], [255; 4], [127, 0, 0, 1], [224, 0, 0, 1], [192, 0, 2, 255], [192, 0, 2, 0]] {
+        all.push(changed(&|reply| reply[16..20].copy_from_slice(&address)));
+    }
+    // Masks with holes, no time at all, no server. Where the options are is known: 53, 54, 1, 3, 6, 51.
+    all.push(changed(&|reply| reply[251..255].copy_from_slice(&[255, 0, 255, 0])));
+    all.push(changed(&|reply| reply[251..255].copy_from_slice(&[0; 4])));
+    all.push(changed(&|reply| reply[269..273].copy_from_slice(&[0; 4])));
+    all.push(changed(&|reply| reply[245..249].copy_from_slice(&[0; 4])));
+    // Cut off, up to the end of the server's address.
+    all.extend((0..249).step_by(7).map(|length| good[..length].to_vec()));
+    all
 }
 
 fn option(message: &[u8], wanted: u8) -> Option<&[u8]> {

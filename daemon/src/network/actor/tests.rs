@@ -8,7 +8,7 @@ use futures_util::stream;
 
 use super::super::address::Prefixed;
 use super::super::kernel::{
-    Answer, Inet, LinkChange, LinkRecord, NewLink, NewPair, OperState, Route, Snapshot, StaticRoute, Statistics,
+    Answer, Inet, LinkChange, LinkRecord, NewLink, NewPair, OperState, Origin, Route, Snapshot, StaticRoute, Statistics,
 };
 use super::*;
 
@@ -90,12 +90,16 @@ impl Port for ScriptedPort {
         Box::pin(async { Ok(()) })
     }
 
-    fn leased_routes(&self, _: u32) -> Answer<'_, Vec<Route>> {
+    fn routes(&self, _: u32, _: Origin) -> Answer<'_, Vec<Route>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
     fn set_route(&self, _: u32, _: Route) -> Answer<'_, ()> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn claim_route(&self, _: u32, _: Route) -> Answer<'_, bool> {
+        Box::pin(async { Ok(true) })
     }
 
     fn remove_route(&self, _: u32, _: Route) -> Answer<'_, ()> {

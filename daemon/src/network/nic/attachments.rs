@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::NicStatus;
-use super::link_kind::{LinkKind, Routers};
+use super::link_kind::{LinkKind, Reach, Routers, v4};
 use super::namespace::{Namespace, Target};
 use super::parents::{ParentLink, Parents};
 use super::spec::{Place, Spec};
@@ -16,7 +16,7 @@ use super::store::Store;
 use super::worker::Worker;
 use crate::core::document::reason;
 use crate::core::error::{Error, Kind};
-use crate::network::address::Mac;
+use crate::network::address::{Mac, Prefixed};
 use crate::network::kernel::{Kernel, Port};
 use crate::network::link::Links;
 
@@ -36,6 +36,7 @@ pub struct Attachments {
     nics: BTreeMap<String, Attached>,
     parents: Parents,
     routers: Routers,
+    reach: Reach,
     statuses: mpsc::UnboundedSender<NicStatus>,
 }
 
@@ -43,13 +44,27 @@ impl Attachments {
     /// None yet; what becomes of them comes through the channel.
     pub fn new(kernel: Arc<dyn Kernel>, datastore: &Path) -> (Self, mpsc::UnboundedReceiver<NicStatus>) {
         let (statuses, receiver) = mpsc::unbounded_channel();
-        let (parents, routers) = (Parents::default(), Routers::default());
-        (Self { kernel, store: Store::new(datastore), nics: BTreeMap::new(), parents, routers, statuses }, receiver)
+        let nics = Self {
+            kernel,
+            store: Store::new(datastore),
+            nics: BTreeMap::new(),
+            parents: Parents::default(),
+            routers: Routers::default(),
+            reach: Reach::default(),
+            statuses,
+        };
+        (nics, receiver)
     }
 
     /// Attaches those again that a former daemon had.
     pub fn restore(&mut self, host: &Arc<dyn Port>, links: &Links) {
-        for (spec, text, mac, target) in self.store.load() {
+        let nics = self.store.load();
+        // All of them first, so that no shim takes the way to one that is still to come.
+        for (spec, _, mac, _) in &nics {
+            let leased = spec.dhcp.as_ref().and_then(|_| self.store.leased(&spec.key(), *mac));
+            self.reach.remember(spec, v4(&spec.addresses).into_iter().chain(leased).collect());
+        }
+        for (spec, text, mac, target) in nics {
             self.start(host, links, spec, text, mac, target);
         }
     }
@@ -73,6 +88,7 @@ impl Attachments {
         // First, because a link that somebody has taken is not on the host.
         self.check_parent_of_others(&spec)?;
         check_parent(&spec, links, wait)?;
+        check_shim(&spec, links)?;
         let target = find(&spec, wait)?;
         let mac = match spec.mac {
             Some(mac) => mac,
@@ -98,10 +114,13 @@ impl Attachments {
             target,
             store: self.store.clone(),
             routers: self.routers.clone(),
+            reach: self.reach.clone(),
             parent: self.parents.follow(&spec.parent, links),
             held: None,
             status: self.statuses.clone(),
             told,
+            settled: false,
+            fresh: false,
             remove: removal,
         };
         if spec.link == LinkKind::Routed {
@@ -131,6 +150,7 @@ impl Attachments {
         for (name, other) in self.nics.iter().filter(|(_, other)| other.spec.parent == spec.parent) {
             let how = match (other.spec.link, spec.link) {
                 (LinkKind::Dedicated, _) => "was taken by",
+                (LinkKind::Shim, LinkKind::Shim) => "has a shim already:",
                 (LinkKind::Vlan(one), LinkKind::Vlan(another)) if one == another => "carries this VLAN already for",
                 (one, another) if one.is_alone() || another.is_alone() => "is used by",
                 _ => continue,
@@ -147,12 +167,18 @@ impl Attachments {
                 let message = format!("The hardware address \"{mac}\" is that of the NIC \"{name}\".");
                 return Err(Error::new(Kind::AddressInUse, message));
             }
-            let same = |one: &&crate::network::address::Prefixed| {
-                other.spec.addresses.iter().any(|address| address.address == one.address)
-            };
+            let same = |one: &&Prefixed| other.spec.addresses.iter().any(|address| address.address == one.address);
             if let Some(taken) = spec.addresses.iter().find(same).filter(|_| other.spec.parent == spec.parent) {
                 let message = format!("The address \"{}\" is that of the NIC \"{name}\".", taken.address);
                 return Err(Error::new(Kind::AddressInUse, message));
+            }
+            let has_route = |spec: &Spec| spec.gateway.map(|_| spec.metric);
+            let same_target = other.spec.place == spec.place && other.spec.vplc == spec.vplc;
+            if let Some(metric) = has_route(spec).filter(|_| same_target && has_route(&other.spec) == has_route(spec)) {
+                let message = format!(
+                    "The NIC \"{name}\" has a default route with the metric {metric} in this namespace already; give another metric."
+                );
+                return Err(Error::new(Kind::InvalidNic, message));
             }
         }
         Ok(())
@@ -167,24 +193,51 @@ fn check_parent(spec: &Spec, links: &Links, wait: bool) -> Result<(), Error> {
     }
 }
 
+/// Refuses an address for a shim that the host has elsewhere: it would be answered for by two links.
+fn check_shim(spec: &Spec, links: &Links) -> Result<(), Error> {
+    if spec.link != LinkKind::Shim {
+        return Ok(());
+    }
+    for link in links.values().filter(|link| link.name != spec.name) {
+        let has = |one: &&Prefixed| link.addresses.iter().any(|address| address.address == one.address);
+        if let Some(taken) = spec.addresses.iter().find(has) {
+            let message =
+                format!("The host has the address \"{}\" already, on the link \"{}\".", taken.address, link.name);
+            return Err(Error::new(Kind::AddressInUse, message));
+        }
+    }
+    Ok(())
+}
+
 fn find(spec: &Spec, wait: bool) -> Result<Target, Error> {
     let missing = |what: String, error: &std::io::Error| {
         Error::new(Kind::InvalidNic, format!("{what} cannot be opened: {}.", reason(error)))
     };
     match &spec.place {
+        Place::Host => Ok(Target::Host),
         Place::Path(path) => {
             let target = Target::Path(path.clone());
             if !wait {
                 let what = || format!("The network namespace \"{}\"", path.display());
-                Namespace::open(&target).map_err(|error| missing(what(), &error))?;
+                let opened = Namespace::open(&target).map_err(|error| missing(what(), &error))?;
+                check_away(&opened)?;
             }
             Ok(target)
         }
         Place::Process(pid) => {
             let what = || format!("The network namespace of process \"{pid}\"");
             let target = Target::process(*pid).map_err(|error| missing(what(), &error))?;
-            Namespace::open(&target).map_err(|error| missing(what(), &error))?;
+            check_away(&Namespace::open(&target).map_err(|error| missing(what(), &error))?)?;
             Ok(target)
         }
     }
+}
+
+/// Refuses the namespace of the host: addresses and routes of a NIC would come into the way of its own.
+pub(super) fn check_away(namespace: &Namespace) -> Result<(), Error> {
+    if namespace.is_home().unwrap_or(false) {
+        let message = "The network namespace is that of the host itself; the type \"shim\" is what is meant for that.";
+        return Err(Error::new(Kind::InvalidNic, message));
+    }
+    Ok(())
 }

@@ -22,6 +22,8 @@ use tokio::io::unix::AsyncFd;
 pub enum Target {
     /// A file such as `/run/netns/plant`. Whatever namespace is there is meant.
     Path(PathBuf),
+    /// That of the daemon itself.
+    Host,
     /// The namespace of a process.
     Process {
         /// Its number.
@@ -60,6 +62,7 @@ impl Namespace {
     pub fn open(target: &Target) -> io::Result<Self> {
         match target {
             Target::Path(path) => Self::of(path, None),
+            Target::Host => Self::of(Path::new("/proc/self/ns/net"), None),
             Target::Process { pid, started: expected } => {
                 let process = Pid::from_raw(*pid).ok_or(io::ErrorKind::NotFound)?;
                 let process = pidfd_open(process, PidfdFlags::NONBLOCK)?;
@@ -69,6 +72,11 @@ impl Namespace {
                 if started(*pid)? == *expected { Ok(namespace) } else { Err(io::ErrorKind::NotFound.into()) }
             }
         }
+    }
+
+    /// Whether it is the daemon's own.
+    pub fn is_home(&self) -> io::Result<bool> {
+        Ok(Self::open(&Target::Host)?.identity == self.identity)
     }
 
     fn of(path: &Path, process: Option<AsyncFd<OwnedFd>>) -> io::Result<Self> {
@@ -105,7 +113,7 @@ impl Namespace {
                     mounts.changed().await?;
                 }
             }
-            (None, Target::Process { .. }) => pending().await,
+            (None, Target::Process { .. } | Target::Host) => pending().await,
         }
         Ok(())
     }
@@ -138,8 +146,8 @@ pub async fn appeared(target: &Target) -> io::Result<Namespace> {
         match target {
             // A namespace gets its path by a mount.
             Target::Path(_) => mounts.changed().await?,
-            // A process that has ended does not come back.
-            Target::Process { .. } => pending().await,
+            // A process that has ended does not come back, and the daemon outlives nothing here.
+            Target::Process { .. } | Target::Host => pending().await,
         }
     }
 }

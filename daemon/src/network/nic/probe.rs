@@ -30,7 +30,7 @@ const ANNOUNCE_WAIT: Duration = Duration::from_secs(2);
 /// `ANNOUNCE_INTERVAL`, between the two announcements.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 /// Between the questions about an address that was leased.
-const SHORT_INTERVAL: Duration = Duration::from_millis(15);
+const SHORT_INTERVAL: Duration = Duration::from_millis(10);
 /// `ETH_P_ARP`.
 const ARP: u16 = 0x0806;
 /// Bytes of an ARP packet in an Ethernet frame.
@@ -41,7 +41,7 @@ const FRAME: usize = 42;
 pub enum Pace {
     /// Four to seven seconds, as RFC 5227, 2.1.1 has it.
     Full,
-    /// 45 milliseconds: the server that leased the address asks, too, and the questions go on at full length once it is set.
+    /// 30 milliseconds: the server that leased the address asks, too, and the questions go on at full length once it is set.
     Short,
 }
 

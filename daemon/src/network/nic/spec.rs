@@ -42,6 +42,8 @@ pub enum Mode {
 /// Where the namespace is to be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
+    /// That of the daemon itself.
+    Host,
     /// A file.
     Path(PathBuf),
     /// That of a process.
@@ -105,7 +107,10 @@ impl Spec {
                 return Err(field.invalid_key("has no place in a NIC of a vPLC."));
             }
         }
-        let spec = Self::read_at(section, Place::Process(0))?;
+        if let Some(field) = section.optional("type").filter(|field| matches!(field.text(), Ok("shim"))) {
+            return Err(field.invalid("is for the host itself; it has no place in a vPLC."));
+        }
+        let spec = Self::read_at(section, Some(Place::Process(0)))?;
         section.refuse_unknown_keys()?;
         Ok(spec.name)
     }
@@ -114,21 +119,29 @@ impl Spec {
         section.required("kind")?.constant("nic")?;
         let vplc = section.optional("vplc").map(|field| field.path_component().map(ToOwned::to_owned)).transpose()?;
         let place = match (section.optional("namespace"), section.optional("pid")) {
-            (Some(field), None) => Place::Path(absolute_path(&field)?),
+            (Some(field), None) => Some(Place::Path(absolute_path(&field)?)),
             (None, Some(field)) => {
                 let pid = field.integer(1..=u32::MAX >> 1)?;
-                Place::Process(i32::try_from(pid).unwrap_or(i32::MAX))
+                Some(Place::Process(i32::try_from(pid).unwrap_or(i32::MAX)))
             }
-            (None, None) => return Err(section.missing("namespace")),
+            (None, None) => None,
             (Some(_), Some(field)) => return Err(field.invalid_key("must not stand beside \"namespace\".")),
         };
         Ok(Self { vplc, ..Self::read_at(section, place)? })
     }
 
-    fn read_at(section: &mut Section<'_>, place: Place) -> Result<Self, DocumentError> {
+    fn read_at(section: &mut Section<'_>, place: Option<Place>) -> Result<Self, DocumentError> {
         let name = link_name(&section.required("name")?)?;
         let parent = link_name(&section.required("parent")?)?;
         let link = link_kind(section)?;
+        let place = match place {
+            _ if link == LinkKind::Shim => {
+                check_shim(section)?;
+                Place::Host
+            }
+            Some(place) => place,
+            None => return Err(section.missing("namespace")),
+        };
         let conflict = match section.optional("conflict") {
             None => Conflict::Refuse,
             Some(field) => match field.text()? {
@@ -204,8 +217,8 @@ fn link_kind(section: &mut Section<'_>) -> Result<LinkKind, DocumentError> {
     let (mode, vlan) = (section.optional("mode"), section.optional("vlan"));
     let kind = section.optional("type");
     let kind = kind.map_or(Ok("macvlan"), |field| match field.text()? {
-        known @ ("macvlan" | "vlan" | "dedicated" | "routed") => Ok(known),
-        _ => Err(field.invalid("must be \"macvlan\", \"vlan\", \"dedicated\" or \"routed\".")),
+        known @ ("macvlan" | "vlan" | "dedicated" | "routed" | "shim") => Ok(known),
+        _ => Err(field.invalid("must be \"macvlan\", \"vlan\", \"dedicated\", \"routed\" or \"shim\".")),
     })?;
     if let Some(field) = mode.as_ref().filter(|_| kind != "macvlan") {
         return Err(field.invalid_key(format!("is for the type \"macvlan\", and this one is \"{kind}\".")));
@@ -220,6 +233,7 @@ fn link_kind(section: &mut Section<'_>) -> Result<LinkKind, DocumentError> {
         }
         "dedicated" => Ok(LinkKind::Dedicated),
         "routed" => Ok(LinkKind::Routed),
+        "shim" => Ok(LinkKind::Shim),
         _ => Ok(LinkKind::Macvlan(mode.map_or(Ok(Mode::default()), |field| match field.text()? {
             "bridge" => Ok(Mode::Bridge),
             "private" => Ok(Mode::Private),
@@ -228,6 +242,27 @@ fn link_kind(section: &mut Section<'_>) -> Result<LinkKind, DocumentError> {
             _ => Err(field.invalid("must be \"bridge\", \"private\", \"vepa\" or \"passthru\".")),
         })?)),
     }
+}
+
+/// What is different in a NIC of the host itself: it must not come into the way of the host's own addresses and routes.
+fn check_shim(section: &mut Section<'_>) -> Result<(), DocumentError> {
+    for key in ["vplc", "namespace", "pid", "gateway", "routes"] {
+        if let Some(field) = section.optional(key) {
+            return Err(field.invalid_key("has no place in a NIC of the type \"shim\": that is of the host itself."));
+        }
+    }
+    let addresses = section.required("addresses")?;
+    if !addresses.is_list() {
+        return Err(addresses.invalid("must be a list: a NIC of the type \"shim\" has addresses of its own."));
+    }
+    for field in addresses.list(ADDRESSES_LIMIT)? {
+        if address(&field)?.length != 32 {
+            return Err(field.invalid(
+                "must have the prefix length 32 in a NIC of the type \"shim\": the host has its own way to the network.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A route that is not a default route, such as `{to: 198.51.100.0/24, via: 192.0.2.1, metric: 10}`.
@@ -255,6 +290,9 @@ fn link_name(field: &Field<'_>) -> Result<String, DocumentError> {
     let name = field.path_component()?;
     if name.len() > NAME_LIMIT {
         return Err(field.invalid(format!("is longer than {NAME_LIMIT} bytes.")));
+    }
+    if ["all", "default"].contains(&name) {
+        return Err(field.invalid("is a word of the kernel for settings of all links, and no name of one."));
     }
     if name.contains(|character: char| character.is_whitespace() || character == ':' || character == '%') {
         return Err(field.invalid("must not contain blanks, \":\" or \"%\"."));

@@ -1,10 +1,12 @@
 //! What of a NIC outlives the daemon: its specification and its hardware address, one file each.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::{Deserialize, Serialize};
 
+use super::dhcp::record::{Record, Remembered};
 use super::link_kind::Taken;
 use super::namespace::Target;
 use super::spec::Spec;
@@ -41,6 +43,14 @@ impl Store {
     /// The file of the lease of the NIC with this name.
     pub fn lease(&self, name: &str) -> PathBuf {
         self.0.join(format!("{}.lease", file_escape(name)))
+    }
+
+    /// The address that the NIC with this name has leased, if the lease still holds.
+    pub fn leased(&self, name: &str, mac: Mac) -> Option<Ipv4Addr> {
+        match Record::new(self.lease(name), mac).load() {
+            Some(Remembered::Holds(held)) => Some(held.lease.address),
+            _ => None,
+        }
     }
 
     /// The hardware address of the NIC with this name: the one it had before, if any, or a new one that is administered

@@ -1,7 +1,8 @@
 //! Does for one NIC what its machine says, and tells the machine what happens.
 
+mod effects;
+
 use std::future::pending;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -11,13 +12,14 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep;
 
+use self::effects::{announce, configure, make, probe};
+use super::attachments::check_away;
 use super::dhcp::task::{self, Leasing, Workplace};
 use super::ipv6::Ipv6Addresses;
-use super::link_kind::{LinkKind, Made, Routers, Site, give_up, still_taken, v4};
+use super::link_kind::{LinkKind, Made, Reach, Reaching, Routers, Site, give_up, still_taken, v4};
 use super::machine::{Effect, Event, Machine, Parent};
 use super::namespace::{Namespace, Target, appeared};
 use super::parents::ParentLink;
-use super::probe::{Pace, Prober};
 use super::spec::Spec;
 use super::store::Store;
 use super::{NicStatus, retry_after};
@@ -66,6 +68,8 @@ pub struct Worker {
     pub store: Store,
     /// Who else has the host pass on packets.
     pub routers: Routers,
+    /// Who can be reached by a shim.
+    pub reach: Reach,
     /// The parent, while it is on the host.
     pub parent: watch::Receiver<Option<ParentLink>>,
     /// The parent, while it is in the namespace.
@@ -74,6 +78,10 @@ pub struct Worker {
     pub status: mpsc::UnboundedSender<NicStatus>,
     /// The status that was told last.
     pub told: NicStatus,
+    /// Whether it is known what addresses the NIC has, and not only what it had when the daemon ended.
+    pub settled: bool,
+    /// Whether nothing can have been set on the link before.
+    pub fresh: bool,
     /// Asks for the end of the NIC; without an answer, the NIC stays and only the worker ends.
     pub remove: oneshot::Receiver<oneshot::Sender<()>>,
 }
@@ -85,6 +93,7 @@ impl Worker {
         let mut entered: Option<Entered> = None;
         let mut link: Option<u32> = None;
         let mut leasing: Option<Leasing> = None;
+        let mut reaching: Option<Reaching> = None;
         let mut doing: Option<BoxFuture<'static, (Event, Option<u32>)>> = None;
         let mut retry: Option<BoxFuture<'static, ()>> = None;
         let mut finding: BoxFuture<'static, Result<Entered, Error>> = self.find();
@@ -129,13 +138,22 @@ impl Worker {
                         left = true;
                         vec![Event::Namespace(false)]
                     }
-                    report = next(&mut entered) => self.reported(report, entered.as_mut(), link).await,
+                    report = next(&mut entered) => {
+                        if let Some(reaching) = reaching.as_ref().filter(|_| is_about(&report, link)) {
+                            reaching.look();
+                        }
+                        self.reported(report, entered.as_mut(), link).await
+                    }
                     () = progress(&mut leasing) => Vec::new(),
+                    () = reached(&mut reaching) => Vec::new(),
                     (event, made) = ongoing(&mut doing) => {
                         doing = None;
                         // A client works on the link that it began with.
                         leasing = leasing.filter(|_| made.is_none() || made == link);
                         link = made.or(link);
+                        if let Event::Made { fresh } = event {
+                            self.fresh = fresh;
+                        }
                         vec![event]
                     }
                     () = waiting(&mut retry) => {
@@ -173,8 +191,13 @@ impl Worker {
                 finding = self.find();
             }
             let ipv6 = entered.as_ref().zip(link).map(|(entered, link)| entered.ipv6.of(link)).unwrap_or_default();
-            self.publish(&machine, leasing.as_ref(), ipv6);
+            reaching = entered
+                .as_ref()
+                .filter(|_| self.spec.link == LinkKind::Shim && machine.is_right())
+                .map(|entered| reaching.take().unwrap_or_else(|| Reaching::start(self.site(entered), &self.reach)));
+            self.publish(&machine, leasing.as_ref(), reaching.as_ref(), ipv6);
             if let Some(answer) = removed.take() {
+                self.reach.forget(&self.spec);
                 self.routers.leave(self.host.as_ref(), &self.store, &self.spec).await;
                 // A caller who has gone away needs no answer.
                 let _ = answer.send(());
@@ -226,6 +249,9 @@ impl Worker {
                 )
             };
             let namespace = appeared(&target).await.map_err(failed)?;
+            if target != Target::Host {
+                check_away(&namespace)?;
+            }
             let Opened { port, events } = kernel.open_in(namespace.as_fd())?;
             let mut ipv6 = Ipv6Addresses::default();
             ipv6.replace(&port.snapshot().await?);
@@ -284,7 +310,13 @@ impl Worker {
         })
     }
 
-    fn publish(&mut self, machine: &Machine, leasing: Option<&Leasing>, ipv6: Vec<Prefixed>) {
+    fn publish(
+        &mut self,
+        machine: &Machine,
+        leasing: Option<&Leasing>,
+        reaching: Option<&Reaching>,
+        ipv6: Vec<Prefixed>,
+    ) {
         let right = machine.is_right();
         let (parent, mac) = (self.parent.borrow().as_ref().map(|parent| parent.index), self.mac_of_parent());
         if let Some(leasing) = leasing {
@@ -298,11 +330,17 @@ impl Worker {
             state: machine.state(),
             addresses: if right { self.spec.addresses.clone() } else { Vec::new() },
             gateway,
-            error: machine.error().cloned(),
+            error: machine.error().cloned().or_else(|| reaching.and_then(Reaching::error)),
             ..first
         };
-        if let Some(leasing) = leasing {
-            now.add(leasing.progress());
+        let progress = leasing.map(Leasing::progress);
+        let has_begun = progress.as_ref().is_none_or(|progress| progress.lease.is_some() || progress.error.is_some());
+        if let Some(progress) = progress {
+            now.add(progress);
+        }
+        self.settled |= now.error.is_some() || (right && has_begun);
+        if self.settled {
+            self.reach.tell(&self.spec, v4(&now.addresses).into_iter().collect());
         }
         now.addresses.extend(ipv6);
         self.tell(now);
@@ -322,21 +360,24 @@ impl Worker {
         drop(self.status.send(now));
     }
 
-    fn perform(
-        &mut self,
-        effect: Effect,
-        entered: &Entered,
-        link: Option<u32>,
-    ) -> Option<BoxFuture<'static, (Event, Option<u32>)>> {
-        let seen = self.parent.borrow().clone();
-        let site = Site {
+    fn site(&self, entered: &Entered) -> Site {
+        Site {
             host: self.host.clone(),
             port: entered.port.clone(),
             namespace: entered.namespace.clone(),
             spec: self.spec.clone(),
             mac: self.mac,
             store: self.store.clone(),
-        };
+        }
+    }
+
+    fn perform(
+        &mut self,
+        effect: Effect,
+        entered: &Entered,
+        link: Option<u32>,
+    ) -> Option<BoxFuture<'static, (Event, Option<u32>)>> {
+        let (seen, site) = (self.parent.borrow().clone(), self.site(entered));
         match effect {
             Effect::Make { parent: index } => {
                 if self.spec.link == LinkKind::Dedicated {
@@ -357,8 +398,9 @@ impl Worker {
             }
             Effect::Configure => {
                 let link = link?;
+                let fresh = self.fresh;
                 let configured = async move {
-                    match configure(&site, seen, link).await {
+                    match configure(&site, seen, link, fresh).await {
                         Ok(()) => (Event::Configured, None),
                         Err(error) => (Event::Failed(error), None),
                     }
@@ -378,86 +420,6 @@ impl Worker {
             Effect::Abandon | Effect::Lease | Effect::Retry { .. } => None,
         }
     }
-}
-
-/// A parent of which nothing is known but its number: one that was taken before the daemon was started.
-fn away(index: u32) -> ParentLink {
-    ParentLink {
-        index,
-        kind: String::new(),
-        mac: None,
-        mtu: 0,
-        carrier: true,
-        switched_off: 0,
-        default_route: false,
-        is_port: false,
-        carries: None,
-        addresses: Vec::new(),
-    }
-}
-
-async fn make(site: &Site, parent: Option<ParentLink>, index: u32) -> Result<Made, Error> {
-    let parent = parent.filter(|parent| parent.index == index).unwrap_or_else(|| away(index));
-    site.spec.link.check(&site.spec.parent, &parent)?;
-    site.make(&parent).await
-}
-
-/// Sets what is not set yet; what is there and right is not touched.
-async fn configure(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
-    let (spec, port) = (&site.spec, site.port.as_ref());
-    let now = port.snapshot().await?;
-    for address in &spec.addresses {
-        if !now.addresses.iter().any(|found| found.link == link && found.address == *address) {
-            port.add_address(link, *address).await?;
-        }
-    }
-    if let Some(gateway) = spec.gateway {
-        let there = now.routes.iter().any(|route| {
-            route.link == link && route.gateway == Some(IpAddr::V4(gateway)) && route.metric == spec.metric
-        });
-        if !there {
-            port.add_default_route(link, gateway, spec.metric).await?;
-        }
-    }
-    for route in &spec.routes {
-        port.add_route(link, *route).await?;
-    }
-    match parent {
-        Some(parent) => site.configure_host(&parent).await,
-        None => Ok(()),
-    }
-}
-
-/// Speaks ARP where others would hear of the addresses.
-async fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Prober, Error> {
-    let wire = site.wire(link, &parent.unwrap_or_else(|| away(link))).await?;
-    Prober::open(wire.as_fd(), wire.link, wire.mac).map_err(|error| unasked(site, &error))
-}
-
-fn unasked(site: &Site, error: &std::io::Error) -> Error {
-    let name = &site.spec.name;
-    Error::new(Kind::Failed, format!("Whether an address of the NIC \"{name}\" is in use cannot be asked: {error}."))
-}
-
-async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
-    let addresses = v4(&site.spec.addresses);
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    prober(site, parent, link).await?.announce(&addresses).await.map_err(|error| unasked(site, &error))
-}
-
-async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Event, Error> {
-    let addresses = v4(&site.spec.addresses);
-    if addresses.is_empty() {
-        return Ok(Event::Clear);
-    }
-    let asked =
-        prober(site, parent, link).await?.probe(&addresses, Pace::Full).await.map_err(|error| unasked(site, &error))?;
-    let Some((address, owner)) = asked else { return Ok(Event::Clear) };
-    let name = &site.spec.name;
-    let message = format!("The address \"{address}\" of the NIC \"{name}\" is in use by \"{owner}\".");
-    Ok(Event::Taken(Error::new(Kind::AddressInUse, message)))
 }
 
 async fn replaced(namespace: Option<Arc<Namespace>>, target: &Target) {
@@ -489,6 +451,23 @@ async fn progress(leasing: &mut Option<Leasing>) {
     match leasing {
         None => pending().await,
         Some(leasing) => leasing.changed().await,
+    }
+}
+
+async fn reached(reaching: &mut Option<Reaching>) {
+    match reaching {
+        None => pending().await,
+        Some(reaching) => reaching.changed().await,
+    }
+}
+
+/// Whether what is reported may have changed this link.
+fn is_about(report: &KernelEvent, link: Option<u32>) -> bool {
+    match report {
+        KernelEvent::Link(now) => Some(now.index) == link,
+        KernelEvent::AddressGone(address) => Some(address.link) == link,
+        KernelEvent::Lost => true,
+        _ => false,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::lease::Lease;
-use crate::network::kernel::{KernelError, Port, Route};
+use crate::network::kernel::{KernelError, Origin, Port, Route};
 
 /// A link that has its address by DHCP.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,10 @@ impl Leased<'_> {
         self.remove_address(before).await
     }
 
-    /// Sets what is not set yet: address, routes, MTU. `before` is the lease that it was in line with.
-    pub async fn apply(&self, lease: &Lease, before: Option<&Lease>) -> Result<(), KernelError> {
+    /// Sets what is not set yet: address, routes, MTU. `before` is the lease that it was in line with. A route that cannot be
+    /// set, such as one by a router that is nobody's or that somebody else has set, is no reason to be without an address:
+    /// the others are set, and why that one is not is returned.
+    pub async fn apply(&self, lease: &Lease, before: Option<&Lease>) -> Result<Option<KernelError>, KernelError> {
         let now = self.port.snapshot().await?;
         if lease.mtu.is_some() || before.is_some_and(|before| before.mtu.is_some()) {
             let is = now.links.iter().find(|link| link.index == self.link).map(|link| link.mtu);
@@ -40,23 +42,46 @@ impl Leased<'_> {
         if !now.addresses.iter().any(|found| found.link == self.link && found.address == lease.prefixed()) {
             self.port.add_address(self.link, lease.prefixed()).await?;
         }
-        let there = self.port.leased_routes(self.link).await?;
+        let there = self.port.routes(self.link, Origin::Lease).await?;
         let wanted = self.routes(lease);
+        let same_place =
+            |one: &Route, other: &Route| one.destination == other.destination && one.metric == other.metric;
+        let mut refused = None;
         for route in wanted.iter().filter(|route| !there.contains(route)) {
-            self.port.set_route(self.link, *route).await?;
+            // In place of one of ours in one step, but never in place of one of somebody else.
+            let set = if there.iter().any(|old| same_place(old, route)) {
+                self.port.set_route(self.link, *route).await
+            } else {
+                self.port.claim_route(self.link, *route).await.and_then(|is_ours| self.check(*route, is_ours))
+            };
+            if let Err(error) = set {
+                refused.get_or_insert(error);
+            }
         }
-        // One with the same destination and metric was replaced.
-        let replaced =
-            |old: &Route| wanted.iter().any(|new| new.destination == old.destination && new.metric == old.metric);
+        let replaced = |old: &Route| wanted.iter().any(|new| same_place(old, new));
         for route in there.iter().filter(|route| !wanted.contains(route) && !replaced(route)) {
             self.port.remove_route(self.link, *route).await?;
         }
-        Ok(())
+        Ok(refused)
+    }
+
+    fn check(&self, route: Route, is_ours: bool) -> Result<(), KernelError> {
+        if is_ours {
+            return Ok(());
+        }
+        Err(KernelError {
+            action: format!("set the route to \"{}\"", route.destination),
+            reason: format!(
+                "there is another one with the metric {}; \"metric\" of the NIC gives another one",
+                self.metric
+            ),
+            errno: None,
+        })
     }
 
     /// Takes everything away that came with a lease.
     pub async fn withdraw(&self, lease: &Lease) -> Result<(), KernelError> {
-        for route in self.port.leased_routes(self.link).await? {
+        for route in self.port.routes(self.link, Origin::Lease).await? {
             self.port.remove_route(self.link, route).await?;
         }
         if lease.mtu.is_some() {
@@ -97,10 +122,15 @@ impl Leased<'_> {
             metric: self.metric,
             // Some servers have routers outside of the network; the link is the way to them.
             on_link: route.gateway.is_some_and(|gateway| !lease.is_near(gateway)),
+            origin: Origin::Lease,
         };
         // Those on the link come first, because a router may be behind them.
+        // The kernel sets that to the network of the address by itself.
+        let own = |route: &&super::lease::LeasedRoute| {
+            route.gateway.is_none() && route.length == lease.length && lease.is_near(route.destination)
+        };
         let (near, far): (Vec<Route>, Vec<Route>) =
-            lease.routes.iter().map(route).partition(|route| route.gateway.is_none());
+            lease.routes.iter().filter(|route| !own(route)).map(route).partition(|route| route.gateway.is_none());
         [near, far].concat()
     }
 }

@@ -140,7 +140,10 @@ struct Task {
     parent: Parent,
     /// The subnets that the host had last on the parent, if it had any.
     subnets: Vec<Prefixed>,
+    /// The lease that the link is in line with.
     applied: Option<Lease>,
+    /// The lease of which something may be on the link, also if not all of it could be set.
+    attempted: Option<Lease>,
     expires: u64,
     transport: Option<Transport>,
     router: Option<Mac>,
@@ -163,6 +166,7 @@ impl Task {
         let mut task = Self {
             identity: Identity { mac: place.mac, host_name },
             applied: held.as_ref().map(|held| held.lease.clone()),
+            attempted: held.as_ref().map(|held| held.lease.clone()),
             expires: held.as_ref().map_or(0, expiry),
             client: Client::new(place.spec.conflict, held, wanted),
             place,
@@ -306,8 +310,11 @@ impl Task {
     async fn put_to_use(&mut self, held: Held) {
         let before = self.applied.clone();
         match self.try_to_use(&held).await {
-            Ok(()) => {
-                self.error = None;
+            Ok(refused) => {
+                if let Some(error) = &refused {
+                    tracing::warn!(nic = self.place.spec.name, "A route of a lease is left out. {error}");
+                }
+                self.error = refused;
                 self.failures = 0;
                 self.again = None;
                 self.expires = expiry(&held);
@@ -326,8 +333,9 @@ impl Task {
         }
     }
 
-    async fn try_to_use(&mut self, held: &Held) -> Result<(), Error> {
-        let before = self.applied.clone();
+    /// Brings the link in line with a lease; returns what the kernel thinks of a route that it does not take.
+    async fn try_to_use(&mut self, held: &Held) -> Result<Option<Error>, Error> {
+        let before = self.attempted.clone();
         if let Some(before) = &before {
             self.leased().make_room(before, &held.lease).await?;
         }
@@ -342,7 +350,8 @@ impl Task {
                 tracing::error!(nic = self.place.spec.name, "A lease will not outlive the daemon. {error}");
             }
         }
-        Ok(self.leased().apply(&held.lease, before.as_ref()).await?)
+        self.attempted = Some(held.lease.clone());
+        Ok(self.leased().apply(&held.lease, before.as_ref()).await?.map(Error::from))
     }
 
     async fn withdraw(&mut self) {
@@ -350,7 +359,8 @@ impl Task {
         self.probing = None;
         // The port is that of the address.
         self.transport = None;
-        if let Some(lease) = self.applied.take()
+        self.applied = None;
+        if let Some(lease) = self.attempted.take()
             && let Err(error) = self.leased().withdraw(&lease).await
         {
             tracing::warn!(nic = self.place.spec.name, "What came with a lease is not all gone. {error}");

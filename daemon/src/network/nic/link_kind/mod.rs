@@ -2,16 +2,19 @@
 
 mod dedicated;
 mod routed;
+mod shim;
 #[cfg(test)]
 mod tests;
 mod upper;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 pub use self::dedicated::Taken;
 pub use self::routed::Routers;
+pub use self::shim::{Reach, Reaching};
 use super::dhcp::record::{Record, Remembered};
 use super::namespace::Namespace;
 use super::parents::ParentLink;
@@ -20,7 +23,7 @@ use super::store::Store;
 use crate::core::document::reason;
 use crate::core::error::{Error, Kind};
 use crate::network::address::{Mac, Prefixed};
-use crate::network::kernel::{LinkRecord, Port};
+use crate::network::kernel::{LinkRecord, Origin, Port, Route};
 
 /// What the link of a NIC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum LinkKind {
     Dedicated,
     /// One end of a pair, with the host as a router between it and the parent.
     Routed,
+    /// A macvlan in the namespace of the daemon, by which the host reaches the others of the parent.
+    Shim,
 }
 
 impl LinkKind {
@@ -43,6 +48,16 @@ impl LinkKind {
             Self::Vlan(_) => "vlan",
             Self::Dedicated => "dedicated",
             Self::Routed => "routed",
+            Self::Shim => "shim",
+        }
+    }
+
+    /// The kernel's word for its link; none if that may be any.
+    const fn kernel_word(self) -> Option<&'static str> {
+        match self {
+            Self::Macvlan(_) | Self::Shim => Some("macvlan"),
+            Self::Vlan(_) => Some("vlan"),
+            Self::Dedicated | Self::Routed => None,
         }
     }
 
@@ -129,6 +144,7 @@ impl Site {
             LinkKind::Macvlan(_) | LinkKind::Vlan(_) => upper::make(self, parent).await,
             LinkKind::Dedicated => dedicated::take(self, parent).await,
             LinkKind::Routed => routed::make(self, parent).await,
+            LinkKind::Shim => shim::make(self, parent).await,
         }
     }
 
@@ -220,7 +236,7 @@ pub async fn give_up(
     link: Option<u32>,
 ) {
     let given_up = match spec.link {
-        LinkKind::Macvlan(_) | LinkKind::Vlan(_) => match port {
+        LinkKind::Macvlan(_) | LinkKind::Vlan(_) | LinkKind::Shim => match port {
             Some(port) => upper::remove(port, spec, mac, link).await,
             None => Ok(()),
         },
@@ -249,7 +265,36 @@ pub async fn still_taken(host: &dyn Port, store: &Store, spec: &Spec) -> Option<
 
 /// The namespace of the daemon itself.
 fn home() -> std::io::Result<Namespace> {
-    Namespace::open(&super::namespace::Target::Path("/proc/self/ns/net".into()))
+    Namespace::open(&super::namespace::Target::Host)
+}
+
+/// Has exactly these addresses be reached over a link of the host, each by a route of its own. Routes of others stay as they
+/// are; that one stands in the way is an error. Addresses to `keep` have their route if they have one.
+async fn lead_to(
+    host: &dyn Port,
+    link: &LinkRecord,
+    wanted: &BTreeSet<Ipv4Addr>,
+    keep: &BTreeSet<Ipv4Addr>,
+    metric: u32,
+) -> Result<(), Error> {
+    let there = host.routes(link.index, Origin::Specification).await?;
+    let is_wanted = |route: &&Route| wanted.union(keep).any(|address| **route == Route::to_host(*address, metric));
+    for route in there.iter().filter(|route| route.gateway.is_none() && route.destination.length == 32) {
+        if !is_wanted(&route) {
+            host.remove_route(link.index, *route).await?;
+        }
+    }
+    let routes = wanted.iter().map(|address| Route::to_host(*address, metric));
+    for route in routes.filter(|route| !there.contains(route)) {
+        if !host.claim_route(link.index, route).await? {
+            let message = format!(
+                "The host has another route to \"{}\" already; it is left alone, and \"{}\" is not used.",
+                route.destination.address, link.name
+            );
+            return Err(Error::new(Kind::AddressInUse, message));
+        }
+    }
+    Ok(())
 }
 
 fn has_mac(link: &LinkRecord, mac: Mac) -> bool {

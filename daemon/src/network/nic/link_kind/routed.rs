@@ -3,17 +3,16 @@
 //! the pair. Only netlink and only our own entries: no file of `/proc/sys`, no firewall.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::super::parents::ParentLink;
 use super::super::spec::Spec;
 use super::super::store::Store;
-use super::{Made, Site, has_mac, v4};
+use super::{Made, Site, has_mac, lead_to, v4};
 use crate::core::error::{Error, Kind};
-use crate::network::address::{Mac, Prefixed};
-use crate::network::kernel::{Inet, LinkChange, LinkRecord, NewPair, Port, StaticRoute};
+use crate::network::address::Mac;
+use crate::network::kernel::{Inet, LinkChange, LinkRecord, NewPair, Port};
 use crate::network::link::OWN;
 
 /// The end on the host: the hardware address of the NIC makes a name that no other NIC has.
@@ -21,11 +20,26 @@ fn near(mac: Mac) -> String {
     mac.0.iter().fold("ov".to_owned(), |name, byte| format!("{name}{byte:02x}"))
 }
 
-/// The end on the host, if it is ours.
+/// The hardware address of the end on the host: that of the NIC but for one bit, and administered locally.
+fn near_mac(mac: Mac) -> Mac {
+    let mut bytes = mac.0;
+    bytes[0] = (bytes[0] | 0x02) ^ 0x04;
+    Mac(bytes)
+}
+
+/// A link of the namespace of whose type this is. Whether a link of another namespace is wireless cannot be seen, and one that
+/// is named like ours may be here.
+fn is_veth(link: &LinkRecord) -> bool {
+    ["veth", "wireless"].contains(&link.kind.as_str())
+}
+
+/// The end on the host, if it is ours. The kernel takes no alias for a link that it makes: a daemon that died in between has
+/// left it without one, and then the hardware address tells.
 async fn find_near(host: &dyn Port, spec: &Spec, mac: Mac) -> Result<Option<LinkRecord>, Error> {
     let name = near(mac);
     match host.link_named(&name).await? {
         Some(link) if link.alias.strip_prefix(OWN) == Some(&spec.key()) => Ok(Some(link)),
+        Some(link) if link.alias.is_empty() && is_veth(&link) && has_mac(&link, near_mac(mac)) => Ok(Some(link)),
         Some(_) => {
             Err(Error::new(Kind::NotSupported, format!("The host has a link \"{name}\" already, which is not ours.")))
         }
@@ -37,13 +51,12 @@ async fn find_near(host: &dyn Port, spec: &Spec, mac: Mac) -> Result<Option<Link
 pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
     let (spec, host) = (&site.spec, site.host.as_ref());
     let far = site.port.link_named(&spec.name).await?;
-    // Whether a link of another namespace is wireless cannot be seen, and one that is named like ours may be here.
-    let is_ours = |link: &LinkRecord| has_mac(link, site.mac) && ["veth", "wireless"].contains(&link.kind.as_str());
-    if far.as_ref().is_some_and(|far| !is_ours(far)) {
+    if far.as_ref().is_some_and(|far| !(has_mac(far, site.mac) && is_veth(far))) {
         return Err(site.foreign());
     }
     if let Some(near) = find_near(host, spec, site.mac).await? {
-        if let Some(far) = far.filter(|far| far.up && near.up && near.parent == Some(far.index)) {
+        let is_whole = |far: &LinkRecord| far.up && near.up && near.parent == Some(far.index) && !near.alias.is_empty();
+        if let Some(far) = far.filter(is_whole) {
             let fresh = site.is_fresh(far.index, site.mac).await?.unwrap_or(true);
             return Ok(Made { link: far.index, fresh });
         }
@@ -52,8 +65,13 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
         // The daemon died before it could write its name on the other end.
         site.port.remove_link(far.index).await?;
     }
-    let pair =
-        NewPair { near: near(site.mac), far: spec.name.clone(), mac: site.mac, mtu: spec.mtu.unwrap_or(parent.mtu) };
+    let pair = NewPair {
+        near: near(site.mac),
+        near_mac: near_mac(site.mac),
+        far: spec.name.clone(),
+        mac: site.mac,
+        mtu: spec.mtu.unwrap_or(parent.mtu),
+    };
     host.make_pair(&pair, site.namespace.as_fd()).await?;
     let near = host.link_named(&pair.near).await?.ok_or_else(|| site.vanished())?;
     let alias = format!("{OWN}{}", spec.key());
@@ -73,9 +91,9 @@ pub async fn configure_host(site: &Site, parent: &ParentLink) -> Result<(), Erro
         site.store.keep_forwarding(&site.spec.parent)?;
         host.set_inet(parent.index, Inet::Forwarding, true).await?;
     }
-    for address in v4(&site.spec.addresses) {
-        let destination = Prefixed { address: IpAddr::V4(address), length: 32 };
-        host.add_route(near.index, StaticRoute { destination, via: None, metric: 0 }).await?;
+    let addresses = v4(&site.spec.addresses);
+    lead_to(host, &near, &addresses.iter().copied().collect(), &BTreeSet::new(), 0).await?;
+    for address in addresses {
         host.add_proxy(parent.index, address).await?;
     }
     Ok(())

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::core::error::Kind;
 use crate::network::kernel::{
-    AddressRecord, Answer, DefaultRoute, Inet, KernelError, LinkChange, NewLink, NewPair, OperState, Route, Snapshot,
-    StaticRoute, Statistics, Upper,
+    AddressRecord, Answer, DefaultRoute, Inet, KernelError, LinkChange, NewLink, NewPair, OperState, Origin, Route,
+    Snapshot, StaticRoute, Statistics, Upper,
 };
 
 /// Two namespaces of one kernel: what is asked of it is done to plain tables.
@@ -123,11 +123,14 @@ impl Port for Script {
     fn remove_address(&self, _: u32, _: Prefixed) -> Answer<'_, ()> {
         done(Ok(()))
     }
-    fn leased_routes(&self, _: u32) -> Answer<'_, Vec<Route>> {
+    fn routes(&self, _: u32, _: Origin) -> Answer<'_, Vec<Route>> {
         done(Ok(Vec::new()))
     }
     fn set_route(&self, _: u32, _: Route) -> Answer<'_, ()> {
         done(Ok(()))
+    }
+    fn claim_route(&self, _: u32, _: Route) -> Answer<'_, bool> {
+        done(Ok(true))
     }
     fn remove_route(&self, _: u32, _: Route) -> Answer<'_, ()> {
         done(Ok(()))

@@ -2,7 +2,7 @@
 //! the parent.
 
 use super::super::parents::ParentLink;
-use super::super::spec::Spec;
+use super::super::spec::{Mode, Spec};
 use super::{LinkKind, Made, Site, has_mac};
 use crate::core::error::Error;
 use crate::network::address::Mac;
@@ -12,7 +12,7 @@ use crate::network::kernel::{LinkRecord, NewLink, Port, Upper};
 const EXISTS: i32 = 17;
 
 fn is_ours(link: &LinkRecord, spec: &Spec, mac: Mac) -> bool {
-    link.name == spec.name && link.kind == spec.link.as_str() && has_mac(link, mac)
+    link.name == spec.name && Some(link.kind.as_str()) == spec.link.kernel_word() && has_mac(link, mac)
 }
 
 /// Makes the link, or takes over the one that is there.
@@ -35,6 +35,8 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
     let upper = match spec.link {
         LinkKind::Vlan(id) => Upper::Vlan(id),
         LinkKind::Macvlan(mode) => Upper::Macvlan(mode),
+        // Only in this mode the NICs of the parent hear it.
+        LinkKind::Shim => Upper::Macvlan(Mode::Bridge),
         LinkKind::Dedicated | LinkKind::Routed => return Err(site.vanished()),
     };
     let link = NewLink { name: spec.name.clone(), parent: parent.index, mac: own.then_some(mac), mtu: spec.mtu, upper };
@@ -53,7 +55,7 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
 pub async fn remove(port: &dyn Port, spec: &Spec, mac: Mac, link: Option<u32>) -> Result<(), Error> {
     let Some(found) = port.link_named(&spec.name).await? else { return Ok(()) };
     // What address the parent had need not be known any more.
-    let inherited = spec.link.has_mac_of_parent() && found.kind == spec.link.as_str();
+    let inherited = spec.link.has_mac_of_parent() && Some(found.kind.as_str()) == spec.link.kernel_word();
     if Some(found.index) == link || inherited || is_ours(&found, spec, mac) {
         port.remove_link(found.index).await?;
     }

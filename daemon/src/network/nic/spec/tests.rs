@@ -64,6 +64,7 @@ fn everything_that_cannot_work_is_refused_with_its_place() {
     for (from, to, expected) in [
         ("plc0", "a-name-too-long0", "nic:2:7: \"name\" is longer than 15 bytes."),
         ("plc0", "a/b", "nic:2:7: \"name\" must not contain \"/\""),
+        ("plc0", "all", "nic:2:7: \"name\" is a word of the kernel"),
         ("plc0", "\"a b\"", "nic:2:7: \"name\" must not contain blanks"),
         ("eth0", "..", "nic:3:9: \"parent\" must not contain \"/\" or be"),
         ("/run", "run", "nic:4:12: \"namespace\" must be an absolute path."),
@@ -97,6 +98,28 @@ fn everything_that_cannot_work_is_refused_with_its_place() {
         ("kind: nic", "kind: nic\nmac: eth", "\"mac\" is no MAC address: six pairs"),
     ] {
         let text = GOOD.replacen(from, to, 1);
+        let error = Error::from(Spec::parse(&text).expect_err(&text));
+        assert_eq!(error.kind, Kind::InvalidNic);
+        assert!(error.message.contains(expected), "{expected}\n{}", error.message);
+    }
+}
+
+#[test]
+fn a_shim_is_of_the_host_and_takes_nothing_from_it() {
+    let shim = GOOD.replace("namespace: /run/netns/plc\n", "type: shim\n").replace("7/24", "7/32");
+    let spec = Spec::parse(&shim).unwrap();
+    assert_eq!((spec.link, spec.place), (LinkKind::Shim, Place::Host));
+    for (text, expected) in [
+        (shim.replace("7/32", "7/24"), "\"addresses[0]\" must have the prefix length 32"),
+        (shim.replace("[192.0.2.7/32]", "dhcp"), "\"addresses\" must be a list"),
+        (shim.replace("addresses: [192.0.2.7/32]\n", ""), "\"addresses\" is missing"),
+        (format!("{shim}namespace: /run/netns/plc\n"), "\"namespace\" has no place in a NIC of the type"),
+        (format!("{shim}pid: 7\n"), "\"pid\" has no place"),
+        (format!("{shim}gateway: 192.0.2.1\n"), "\"gateway\" has no place"),
+        (format!("{shim}routes: [{{to: 198.51.100.0/24}}]\n"), "\"routes\" has no place"),
+        (format!("{shim}mode: bridge\n"), "\"mode\" is for the type \"macvlan\", and this one is \"shim\"."),
+        (format!("{shim}vplc: line1\n"), "\"vplc\" has no place"),
+    ] {
         let error = Error::from(Spec::parse(&text).expect_err(&text));
         assert_eq!(error.kind, Kind::InvalidNic);
         assert!(error.message.contains(expected), "{expected}\n{}", error.message);
