@@ -373,6 +373,14 @@ pub trait Vplc {
     #[zbus(allow_interactive_auth)]
     fn logs(&self, options: Options<'_>) -> zbus::Result<Vec<String>>;
 
+    /// The last lines of output and all that comes, to be read from a descriptor. Options: `lines` u.
+    #[zbus(allow_interactive_auth)]
+    fn follow_logs(&self, options: Options<'_>) -> zbus::Result<zbus::OwnedFd>;
+
+    /// Runs a command in it; returns a socket with its streams in frames. Options: `terminal` s, `rows` u, `columns` u.
+    #[zbus(allow_interactive_auth)]
+    fn shell(&self, command: &[&str], options: Options<'_>) -> zbus::Result<zbus::OwnedFd>;
+
     /// Name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> zbus::Result<String>;

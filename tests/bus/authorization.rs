@@ -9,17 +9,18 @@ use std::time::Duration;
 use orchestrator_tests::bus::{Bus, NOBODY};
 use orchestrator_tests::polkit::{self, Polkit};
 use orchestrator_tests::repository;
-use orchestrator_tests::scripted::{Daemon, system};
+use orchestrator_tests::scripted::{Daemon, system, vplc};
 use orchestratord::bus::auth::Action;
 use orchestratord::core::job::{JobReporter, JobResult};
 use orchestratord::update::handle::Request;
 use zbus::{Connection, OwnedVariant};
 
 const UPDATE: [&str; 2] = ["/org/orchestratord1", "org.orchestratord1.Update"];
+const VPLC: [&str; 2] = ["/org/orchestratord1/vplc/press1", "org.orchestratord1.Vplc"];
 const JOB: [&str; 2] = ["/org/orchestratord1/job/1", "org.orchestratord1.Job"];
 
 /// Each method that needs an authorisation: path, interface, name, signature, and the action it needs.
-const CALLS: [([&str; 2], &str, &str, Action); 7] = [
+const CALLS: [([&str; 2], &str, &str, Action); 10] = [
     (UPDATE, "Plan", "sa{sv}", Action::Inspect),
     (UPDATE, "Install", "sa{sv}", Action::Update),
     (UPDATE, "Resume", "a{sv}", Action::Update),
@@ -27,6 +28,9 @@ const CALLS: [([&str; 2], &str, &str, Action); 7] = [
     (UPDATE, "Inventory", "a{sv}", Action::Inspect),
     (UPDATE, "Reload", "a{sv}", Action::Update),
     (JOB, "Cancel", "", Action::Update),
+    (VPLC, "Logs", "a{sv}", Action::Vplc),
+    (VPLC, "FollowLogs", "a{sv}", Action::Vplc),
+    (VPLC, "Shell", "asa{sv}", Action::VplcShell),
 ];
 
 const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
@@ -63,6 +67,7 @@ async fn as_root(bus: &Bus, daemon: &mut Daemon) -> JobReporter {
 /// A daemon with a Job that can be cancelled.
 async fn daemon_with_job(bus: &Bus) -> (Daemon, JobReporter) {
     let daemon = Daemon::start(bus, system(vec![])).await;
+    daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
     let job = daemon.domain.jobs.begin("install", "system", 0);
     daemon.flush().await;
     (daemon, job)

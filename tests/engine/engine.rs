@@ -1,6 +1,7 @@
 //! Debian's Docker Engine on a socket and in directories of its own, without any network.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -24,11 +25,18 @@ pub const IMAGE: &str = "plc:1";
 pub struct Engine {
     place: TempDir,
     daemon: Option<Child>,
+    /// Where its data are: in memory, and as much as fits in so many bytes; none for the disk.
+    room: Option<u64>,
 }
 
 impl Engine {
     /// Starts an engine with the image in it; none, said on standard error, where that cannot be.
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_in(test, None)
+    }
+
+    /// The same with so many bytes of space for its data.
+    pub fn start_in(test: &str, room: Option<u64>) -> Option<Self> {
         if !Uid::effective().is_root() {
             orchestrator_tests::skip(test, "only root can start a container engine");
             return None;
@@ -41,7 +49,7 @@ impl Engine {
         }
         let place = TempDir::with_prefix("vplc-engine-").unwrap();
         fs::write(place.path().join("daemon.json"), "{}").unwrap();
-        let mut engine = Self { place, daemon: None };
+        let mut engine = Self { place, daemon: None, room };
         if let Err(log) = engine.launch() {
             orchestrator_tests::skip(test, &format!("no container engine can be started here: {log}"));
             return None;
@@ -59,7 +67,18 @@ impl Engine {
     pub fn launch(&mut self) -> Result<(), String> {
         let place = self.place.path();
         let log = fs::File::create(place.join("log")).unwrap();
-        let mut daemon = Command::new(DOCKERD);
+        let mut daemon = match self.room {
+            None => Command::new(DOCKERD),
+            Some(room) => {
+                // In a mount namespace of its own, which takes the data with it.
+                let data = place.join("data");
+                fs::create_dir_all(&data).unwrap();
+                let script = format!("mount -t tmpfs -o size={room} tmpfs {} && exec \"$@\"", data.display());
+                let mut shell = Command::new("unshare");
+                shell.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh", DOCKERD]);
+                shell
+            }
+        };
         daemon
             .arg("--data-root")
             .arg(place.join("data"))
@@ -103,6 +122,29 @@ impl Engine {
         }
     }
 
+    /// Ends the daemon of the engine as a crash does.
+    pub fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().ok();
+            daemon.wait().ok();
+        }
+    }
+
+    /// Fills what space its data have; returns the file that does so.
+    pub fn fill(&self) -> PathBuf {
+        let daemon = self.daemon.as_ref().unwrap().id();
+        let data = self.place.path().join("data");
+        let file = PathBuf::from(format!("/proc/{daemon}/root")).join(data.strip_prefix("/").unwrap()).join("filler");
+        let mut filler = fs::File::create(&file).unwrap();
+        let mut block = vec![0_u8; 1 << 20];
+        while !block.is_empty() {
+            // In ever smaller pieces, to the last page.
+            while filler.write_all(&block).is_ok() {}
+            block.truncate(block.len() / 2);
+        }
+        file
+    }
+
     /// Makes the image: busybox, and links for what is used of it.
     fn import(&self) {
         let root = TempDir::with_prefix("vplc-image-").unwrap();
@@ -110,7 +152,7 @@ impl Engine {
             fs::create_dir(root.path().join(directory)).unwrap();
         }
         fs::copy(BUSYBOX, root.path().join("bin/busybox")).unwrap();
-        for name in ["sh", "sleep", "ip", "cat", "echo", "kill", "test", "touch", "rm"] {
+        for name in ["sh", "sleep", "ip", "cat", "echo", "kill", "test", "touch", "rm", "grep"] {
             symlink("busybox", root.path().join("bin").join(name)).unwrap();
         }
         let archive = self.place.path().join("image.tar");
@@ -141,6 +183,26 @@ impl Engine {
         }
         let output = curl.arg(format!("http://engine{path}")).stderr(Stdio::null()).output().expect("\"curl\"");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Sends an image to its registry; what the engine says of it.
+    pub fn push(&self, path: &str) -> String {
+        let mut curl = Command::new("curl");
+        // Nobody has to log in: the header is "{}" in Base64.
+        curl.args(["--silent", "--max-time", "120", "--request", "POST", "--header", "X-Registry-Auth: e30="]);
+        curl.arg("--unix-socket").arg(self.socket()).arg(format!("http://engine{path}"));
+        String::from_utf8(curl.output().unwrap().stdout).unwrap()
+    }
+
+    /// Makes another image of one that is there; returns its id.
+    pub fn change(&self, from: &str, to: &str) -> String {
+        let made = self.post("/containers/create?name=change", &serde_json::json!({ "Image": from, "Cmd": ["true"] }));
+        assert!(made.is_some(), "a container of {from}");
+        let (name, tag) = to.split_once(':').unwrap();
+        let path = format!("/commit?container=change&repo={name}&tag={tag}&changes=LABEL%20changed=yes");
+        let made: Value = serde_json::from_str(&self.api("POST", &path, None).expect("an image")).unwrap();
+        self.api("DELETE", "/containers/change", None).unwrap();
+        made["Id"].as_str().unwrap().to_owned()
     }
 
     fn json(&self, path: &str) -> Value {

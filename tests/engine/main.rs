@@ -3,6 +3,12 @@
 
 mod engine;
 mod failures;
+mod injection;
 mod life;
+mod polling;
 mod programs;
+mod registry;
+mod residue;
 mod rig;
+mod sessions;
+mod tap;

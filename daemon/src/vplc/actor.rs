@@ -20,6 +20,7 @@ use self::prepare::Outcome;
 use super::engine::Engine;
 use super::handle::{Application, Order, ProgramOrder, Request, VplcHandle, VplcsStatus};
 use super::nics::{CheckNic, Nics};
+use super::session::Sessions;
 use super::spec::{Change, Spec};
 use super::store::Store;
 use super::worker::{Command, Tools, Word, Worker};
@@ -57,6 +58,7 @@ pub struct Actor {
     tools: Tools,
     check_nic: CheckNic,
     jobs: Jobs,
+    sessions: Sessions,
     requests: mpsc::Receiver<Request>,
     entries: BTreeMap<String, Entry>,
     /// Those whose specification is being prepared.
@@ -85,11 +87,13 @@ impl Actor {
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
         let store = Store::new(datastore);
+        let sessions = Sessions::new(engine.clone());
         let tools = Tools { engine, nics, store, jobs: jobs.clone(), status: Arc::new(status), words: word_sender };
         let actor = Self {
             tools,
             check_nic,
             jobs,
+            sessions,
             requests,
             entries: BTreeMap::new(),
             preparing: BTreeSet::new(),
@@ -239,6 +243,20 @@ impl Actor {
                 Ok(_) => self.tell(&name, Command::Reset(reply)),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Request::Follow(name, lines, reply) => match self.entry(&name) {
+                Ok(_) => {
+                    let sessions = self.sessions.clone();
+                    tokio::spawn(async move { drop(reply.send(sessions.follow(name, lines).await)) });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Run(name, errand, reply) => match self.running(&name) {
+                Ok(()) => {
+                    let sessions = self.sessions.clone();
+                    tokio::spawn(async move { drop(reply.send(sessions.run(name, errand).await)) });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::Lines(name, lines, reply) => match self.entry(&name) {
                 Ok(_) => {
                     let engine = self.tools.engine.clone();
@@ -254,6 +272,17 @@ impl Actor {
     fn entry(&self, name: &str) -> Result<&Entry, Error> {
         let unknown = || Error::new(Kind::UnknownVplc, format!("There is no vPLC \"{name}\"."));
         self.entries.get(name).ok_or_else(unknown)
+    }
+
+    /// An error if the runtime of a vPLC does not run.
+    fn running(&self, name: &str) -> Result<(), Error> {
+        self.entry(name)?;
+        let container = self.tools.status.borrow().vplcs.get(name).map_or("unknown", |vplc| vplc.container);
+        if container == "running" {
+            return Ok(());
+        }
+        let message = format!("The vPLC \"{name}\" is {container}; a command can be run in it while it is running.");
+        Err(Error::new(Kind::NotSupported, message))
     }
 
     fn plan(&self, text: &str) -> Result<Vec<Change>, Error> {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::engine::Errand;
 use super::program::store::Version;
 use super::spec::Change;
 use crate::core::error::{Error, Kind};
@@ -121,6 +123,10 @@ pub enum Request {
     Reset(String, oneshot::Sender<Result<(), Error>>),
     /// So many of the last lines of output of the vPLC of this name.
     Lines(String, u32, oneshot::Sender<Result<Vec<String>, Error>>),
+    /// So many of the last lines of output of the vPLC of this name, and all that comes.
+    Follow(String, u32, oneshot::Sender<Result<UnixStream, Error>>),
+    /// Run this in the vPLC of this name; the answer is the caller's end of the session.
+    Run(String, Errand, oneshot::Sender<Result<UnixStream, Error>>),
     /// Show that the actor is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -171,6 +177,16 @@ impl VplcHandle {
     /// The last lines of output of a vPLC.
     pub async fn lines(&self, vplc: String, lines: u32) -> Result<Vec<String>, Error> {
         self.ask(|reply| Request::Lines(vplc, lines, reply)).await?
+    }
+
+    /// The last lines of output of a vPLC, and all that comes until it ends.
+    pub async fn follow(&self, vplc: String, lines: u32) -> Result<UnixStream, Error> {
+        self.ask(|reply| Request::Follow(vplc, lines, reply)).await?
+    }
+
+    /// Runs a command in a vPLC; returns the caller's end of its [session](super::session).
+    pub async fn run(&self, vplc: String, errand: Errand) -> Result<UnixStream, Error> {
+        self.ask(|reply| Request::Run(vplc, errand, reply)).await?
     }
 
     /// Returns once the actor has answered.
