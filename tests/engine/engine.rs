@@ -124,9 +124,15 @@ impl Engine {
 
     /// Ends the daemon of the engine as a crash does.
     pub fn kill(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().ok();
-            daemon.wait().ok();
+        let Some(mut daemon) = self.daemon.take() else { return };
+        let below = fs::read_to_string(self.place.path().join("exec/containerd/containerd.pid")).unwrap_or_default();
+        daemon.kill().ok();
+        daemon.wait().ok();
+        // It dies with its daemon, and as long as it is there the next daemon takes it for one that works.
+        let deadline = Instant::now() + PATIENCE;
+        while !below.is_empty() && Path::new("/proc").join(below.trim()).exists() {
+            assert!(Instant::now() < deadline, "containerd does not end");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -251,7 +257,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.daemon.is_some() {
+        if self.daemon.is_some() && self.api("GET", "/_ping", None).is_some() {
             for name in self.containers() {
                 self.api("DELETE", &format!("/containers/{name}?force=true"), None);
             }

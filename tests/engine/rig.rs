@@ -161,7 +161,7 @@ impl Host {
 
     /// The lines of the audit log.
     pub fn audit(&self) -> Vec<serde_json::Value> {
-        let text = fs::read_to_string(self.place.path().join("state/audit.log")).unwrap();
+        let text = fs::read_to_string(self.place.path().join("state/audit/audit.log")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

@@ -64,11 +64,13 @@ async fn commands_run_in_a_vplc_with_their_streams_and_their_exit_code() {
 async fn a_terminal_is_as_large_as_that_of_the_caller() {
     let Some(host) = Host::start("a_terminal_is_as_large_as_that_of_the_caller").await else { return };
     host.run(&spec(TALKS, "")).await;
-    // `script` makes the terminal of the caller, whose size changes while the command runs.
-    let inner = "busybox stty size; until busybox stty size | grep -q \"50 132\"; do sleep 0.1; done; echo $TERM; exit 9";
+    // `script` makes the terminal of the caller, whose size changes while the command runs. Engines give the terminal its size when the
+    // command runs already, so it is waited for.
+    let inner = "for size in \"40 100\" \"50 132\"; do until busybox stty size 2>/dev/null | grep -q \"$size\"; do sleep 0.1; done; \
+                 echo $size; done; echo $TERM; exit 9";
     let program = orchestrator_tests::binary("orchestratorctl");
     let outer = format!(
-        "stty rows 40 cols 100; (sleep 1; stty rows 50 cols 132) & {} vplc shell press1 sh -c '{inner}'",
+        "stty rows 40 cols 100; (sleep 2; stty rows 50 cols 132 </dev/tty) & {} vplc shell press1 sh -c '{inner}'",
         program.display()
     );
     let mut script = host.ctl_command_of("script");
@@ -77,7 +79,7 @@ async fn a_terminal_is_as_large_as_that_of_the_caller() {
     let said = tokio::time::timeout(Duration::from_mins(1), script).await.expect("it sees the new size").unwrap();
     let text = String::from_utf8_lossy(&said.stdout).into_owned();
     assert_eq!(said.status.code(), Some(9), "{text}");
-    assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["40 100", "vt220"]);
+    assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["40 100", "50 132", "vt220"]);
     host.delete().await;
 }
 

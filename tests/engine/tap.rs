@@ -154,7 +154,9 @@ fn words(head: &[u8]) -> Option<String> {
         return None;
     }
     let is_id = |part: &&str| part.trim_start_matches("sha256:").len() == 64 && part.bytes().rev().take(64).all(|byte| byte.is_ascii_hexdigit());
-    let path: Vec<&str> = path.split('/').skip(2).map(|part| if is_id(&part) { "ID" } else { part }).collect();
+    // The version of the API comes first, once the two sides have agreed on one.
+    let is_version = |part: &&str| part.is_empty() || part.strip_prefix("v1.").is_some();
+    let path: Vec<&str> = path.split('/').skip_while(is_version).map(|part| if is_id(&part) { "ID" } else { part }).collect();
     let name = query.split('&').find_map(|pair| pair.strip_prefix("name=")).unwrap_or_default();
     Some(format!("{method} {} {name}", path.join("/")).trim_end().to_owned())
 }
