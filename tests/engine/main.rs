@@ -5,6 +5,7 @@ mod engine;
 mod failures;
 mod injection;
 mod life;
+mod podman;
 mod polling;
 mod programs;
 mod registry;

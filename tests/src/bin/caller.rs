@@ -31,7 +31,7 @@ async fn main() {
     let method = method.as_str();
     let reply = match signature.as_str() {
         "sa{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &("m", options)).await,
-        "asa{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(["m"], options)).await,
+        "asa{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(vec!["m"], options)).await,
         "a{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(options,)).await,
         _ => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &()).await,
     };

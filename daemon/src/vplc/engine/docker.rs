@@ -31,8 +31,8 @@ use crate::vplc::store::Pinned;
 const LIMIT: Duration = Duration::from_mins(2);
 /// The newest API that this is written for; the engine may know an older one. Docker 20.10 and Podman 4 know 1.41.
 const API: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
-/// What of the life of a container is told. Its health checks would be told one by one, too.
-const EVENTS: [&str; 5] = ["start", "die", "oom", "destroy", "health_status"];
+/// What of the life of a container is told. Its health checks would be told one by one, too. Podman says "died" and "remove".
+const EVENTS: [&str; 7] = ["start", "die", "died", "oom", "destroy", "remove", "health_status"];
 /// Bytes of an archive that are read at once.
 const BLOCK: usize = 1 << 16;
 /// Lines of output that are read at most.
