@@ -52,6 +52,12 @@ check: ## Everything a change has to pass, except packaging.
 	tests/install.sh
 	CARGO="$(CARGO)" tests/demo.sh
 
+.PHONY: tour-vplc
+tour-vplc: ## Show virtual PLCs on a machine that is booted for it, with a plant beside it; needs root.
+	tests/install-packages build demo check
+	$(CARGO) build --workspace --locked
+	ORCHESTRATOR_TESTS_STRICT=1 env --default-signal $(CARGO) test --quiet --workspace --locked --test tour -- --nocapture
+
 # With less to compute and no strangers to look through in /proc, a point takes a third of the time.
 CRASH_BUILD := CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=target/crash-matrix
 ALONE := $(shell unshare --pid --fork --mount-proc --kill-child true 2>/dev/null && \

@@ -26,6 +26,7 @@ mod progress;
 mod provides;
 mod pursuit;
 mod records;
+mod session;
 mod shell;
 mod story;
 mod told;

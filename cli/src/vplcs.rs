@@ -20,6 +20,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{Moment, Table, complain, print, printable, show};
 use crate::programs::{self, ProgramView};
 use crate::progress::{self, Reporter};
+use crate::session;
 use crate::view::{Change, ErrorView, View};
 
 /// A vPLC. The serialised shape is documented in `docs/cli.md`.
@@ -162,7 +163,15 @@ pub async fn run(command: VplcCommand, json: bool) -> Result<u8, Failure> {
             let vplcs = client.vplcs().await?;
             follow(&client, json, vplcs.delete(&name, options)).await
         }
-        VplcCommand::Logs { name, lines } => {
+        VplcCommand::Logs { name, lines, follow: true } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            session::follow(vplc.follow_logs(Options::from([("lines", lines.into())])), json).await
+        }
+        VplcCommand::Shell { name, command } => {
+            let vplc = client.vplc(find(&client, &name).await?.path).await?;
+            session::shell(&vplc, &command, json).await
+        }
+        VplcCommand::Logs { name, lines, .. } => {
             let vplc = client.vplc(find(&client, &name).await?.path).await?;
             let options = Options::from([("lines", lines.into())]);
             let lines = vplc.logs(options).await.map_err(|error| Failure::from_bus(&error))?;

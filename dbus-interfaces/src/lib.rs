@@ -392,6 +392,14 @@ pub trait Vplc {
     /// What was recorded of its usage since then (seconds since 1970); empty unless a history is kept.
     fn history(&self, metric: &str, since: u64) -> zbus::Result<Vec<(u64, f64)>>;
 
+    /// The last lines of output and all that comes, to be read from a descriptor. Options: `lines` u.
+    #[zbus(allow_interactive_auth)]
+    fn follow_logs(&self, options: Options<'_>) -> zbus::Result<zbus::OwnedFd>;
+
+    /// Runs a command in it; returns a socket with its streams in frames. Options: `terminal` s, `rows` u, `columns` u.
+    #[zbus(allow_interactive_auth)]
+    fn shell(&self, command: &[&str], options: Options<'_>) -> zbus::Result<zbus::OwnedFd>;
+
     /// Name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> zbus::Result<String>;

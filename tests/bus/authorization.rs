@@ -21,7 +21,7 @@ const VPLC: [&str; 2] = ["/org/orchestratord1/vplc/press1", "org.orchestratord1.
 const JOB: [&str; 2] = ["/org/orchestratord1/job/1", "org.orchestratord1.Job"];
 
 /// Each method that needs an authorisation: path, interface, name, signature, and the action it needs.
-const CALLS: [([&str; 2], &str, &str, Action); 20] = [
+const CALLS: [([&str; 2], &str, &str, Action); 22] = [
     (UPDATE, "Plan", "sa{sv}", Action::Inspect),
     (UPDATE, "Install", "sa{sv}", Action::Update),
     (UPDATE, "Resume", "a{sv}", Action::Update),
@@ -42,6 +42,8 @@ const CALLS: [([&str; 2], &str, &str, Action); 20] = [
     (VPLC, "Credentials", "a{sv}", Action::Vplc),
     (VPLC, "ResetFailed", "a{sv}", Action::Vplc),
     (VPLC, "Logs", "a{sv}", Action::Vplc),
+    (VPLC, "FollowLogs", "a{sv}", Action::Vplc),
+    (VPLC, "Shell", "asa{sv}", Action::VplcShell),
 ];
 
 const DENIED: &str = "org.freedesktop.DBus.Error.AccessDenied";
@@ -78,6 +80,7 @@ async fn as_root(bus: &Bus, daemon: &mut Daemon) -> JobReporter {
 /// A daemon with a Job that can be cancelled, and a vPLC.
 async fn daemon_with_job(bus: &Bus) -> (Daemon, JobReporter) {
     let daemon = Daemon::start(bus, system(vec![])).await;
+    daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
     let job = daemon.domain.jobs.begin("install", "system", 0);
     daemon.vplcs.status.send_modify(|status| drop(status.vplcs.insert("press1".to_owned(), vplc("press1"))));
     daemon.flush().await;

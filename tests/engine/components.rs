@@ -10,8 +10,9 @@ use orchestratord_dbus::{UpdateProxy, VplcProxy};
 use serde_json::{Value, json};
 use zbus::proxy::CacheProperties;
 
-use crate::programs::{Plant, deploy, shown};
+use crate::programs::{deploy, runs, shown};
 use crate::rig::{Host, NIC, until};
+use orchestrator_tests::plant::Plant;
 
 const SPEC: &str = "api_version: orchestrator/v1\nkind: vplc\nname: press1\nimage:\n  reference: runtime:1\n  pull: never\n\
                     command: [/usr/bin/stub-runtime]\ndata: {path: /var/run/runtime}\nprogram: {}\n";
@@ -82,7 +83,7 @@ async fn state(host: &Host, vplc: &VplcProxy<'_>, plant: &Plant) -> Value {
     let device = fs::read_to_string(host.path("device")).unwrap();
     let (image, spec) = (vplc.image().await.unwrap(), vplc.spec().await.unwrap());
     let program = shown(host).await["program"]["number"].clone();
-    json!([provides, device, image, spec, program, plant.program(), host.engine.volumes()])
+    json!([provides, device, image, spec, program, plant.program(7), host.engine.volumes()])
 }
 
 #[tokio::test]
@@ -92,7 +93,7 @@ async fn program_image_and_firmware_are_updated_together_and_come_back_together(
     host.engine.import_runtimes(&[("1", ""), ("2", "STUB_VERSION=4.2.0"), ("3", "STUB_VERSION=4.3.0")]);
     let archive = host.path("runtime-2.tar");
     host.engine.take_out("runtime:2", &archive);
-    let plant = Plant::new(&host);
+    let plant = Plant::at("plant0", &host.net);
     let interfaces = host.path("share/interfaces/v1");
     fs::create_dir_all(&interfaces).unwrap();
     for name in ["vplc-program", "vplc-image"] {
@@ -120,7 +121,7 @@ async fn program_image_and_firmware_are_updated_together_and_come_back_together(
     let second = release(&host, 2, 12, Some(&archive), "good").await;
     let (code, _, told) = host.ctl(&format!("install {second}")).await;
     assert_eq!(code, 0, "{told}");
-    assert_eq!(plant.program(), Some(12));
+    assert_eq!(plant.program(7), Some(12));
     assert!(vplc.image().await.unwrap().starts_with("runtime:2 sha256:"));
     let (_, provides, _) = host.ctl("provides").await;
     for version in
@@ -153,7 +154,7 @@ async fn program_image_and_firmware_are_updated_together_and_come_back_together(
         )
         .await
         .unwrap();
-    plant.becomes(14).await;
+    runs(&plant, 14).await;
     host.kill_daemon();
     host.start_daemon().await;
     until("it is taken back", async || {

@@ -151,16 +151,3 @@ async fn the_limits_of_the_specification_are_those_of_the_container() {
     host.delete().await;
     assert_eq!(host.engine.volumes(), Vec::<String>::new());
 }
-
-#[tokio::test]
-async fn making_and_removing_leaves_nothing_behind() {
-    let Some(host) = Host::start("making_and_removing_leaves_nothing_behind").await else { return };
-    let before = host.residue();
-    for _ in 0..5 {
-        host.run(&spec("exec sleep 1000", &format!("{NIC}data: {{path: /data}}\nstop_grace: 30\n"))).await;
-        // A process that does not hear SIGTERM would cost the whole grace.
-        host.engine.api("POST", "/containers/vplc.press1/kill", None).unwrap();
-        host.delete().await;
-        assert_eq!(host.residue(), before);
-    }
-}

@@ -1,70 +1,14 @@
 //! PLC programs of a vPLC, as a Modbus client in the plant sees them.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
-use orchestrator_tests::namespace::Namespace;
-use orchestrator_tests::runtime::{modbus_registers, program};
+use orchestrator_tests::plant::Plant;
+use orchestrator_tests::runtime::program;
 use orchestratord_dbus::{Options, error_reply};
 use serde_json::Value;
 
 use crate::rig::{Host, NIC, becomes, until};
-
-/// The plant: the other end of the link that the NICs hang on, in a namespace of its own.
-pub struct Plant(Namespace);
-
-impl Plant {
-    /// On the link of this host.
-    pub fn new(host: &Host) -> Self {
-        let plant = Namespace::new();
-        host.net.ip(&format!("link set plant0 netns {}", plant.pid()));
-        plant.ip("link set plant0 up");
-        plant.ip("address add 192.0.2.1/24 dev plant0");
-        Self(plant)
-    }
-
-    /// Connects to the Modbus server of the vPLC.
-    fn connect(&self) -> Option<TcpStream> {
-        let namespace = File::open(self.0.path()).unwrap();
-        let connect = move || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            TcpStream::connect_timeout(&SocketAddr::from(([192, 0, 2, 7], 502)), Duration::from_secs(5)).ok()
-        };
-        thread::spawn(connect).join().unwrap()
-    }
-
-    /// The number of the program that runs; none if none does.
-    pub fn program(&self) -> Option<u16> {
-        modbus_registers(&mut self.connect()?).map(|[number, ..]| number)
-    }
-
-    /// Waits until the program with this number runs.
-    pub async fn becomes(&self, number: u16) {
-        until(&format!("program {number} runs"), async || (self.program() == Some(number)).then_some(())).await;
-    }
-
-    /// Polls over one connection until it is told to end; returns how often that went well, and how often not.
-    fn poll(&self, end: Arc<AtomicBool>) -> JoinHandle<(u32, u32)> {
-        let mut stream = self.connect().expect("a Modbus server");
-        thread::spawn(move || {
-            let (mut good, mut failed) = (0, 0);
-            while !end.load(Ordering::SeqCst) {
-                if modbus_registers(&mut stream).is_some() {
-                    good += 1;
-                } else {
-                    failed += 1;
-                }
-                thread::sleep(Duration::from_millis(20));
-            }
-            (good, failed)
-        })
-    }
-}
 
 /// A vPLC with the stub of the runtime, and these further lines.
 fn spec(more: &str) -> String {
@@ -89,6 +33,10 @@ pub async fn shown(host: &Host) -> Value {
     serde_json::from_str::<Value>(&text).unwrap()["vplc"].clone()
 }
 
+pub async fn runs(plant: &Plant, number: u16) {
+    until(&format!("program {number} runs"), async || (plant.program(7) == Some(number)).then_some(())).await;
+}
+
 fn done() -> (i32, String) {
     (0, "done".to_owned())
 }
@@ -97,7 +45,7 @@ fn done() -> (i32, String) {
 async fn programs_are_deployed_taken_back_and_outlive_the_daemon() {
     let Some(mut host) = Host::start("programs_are_deployed_taken_back_and_outlive_the_daemon").await else { return };
     host.engine.import_runtime();
-    let plant = Plant::new(&host);
+    let plant = Plant::at("plant0", &host.net);
     let before = host.residue();
 
     // As long as the runtime cannot be claimed, it is on no network.
@@ -121,10 +69,10 @@ async fn programs_are_deployed_taken_back_and_outlive_the_daemon() {
 
     let vplc = host.vplc("press1").await;
     assert!(vplc.program().await.unwrap().is_empty());
-    assert_eq!(plant.program(), None);
+    assert_eq!(plant.program(7), None);
     let (code, result, told) = deploy(&host, 11, "good").await;
     assert_eq!((code, result), done(), "{told}");
-    assert_eq!(plant.program(), Some(11));
+    assert_eq!(plant.program(7), Some(11));
     let first = shown(&host).await;
     assert_eq!((&first["plc"], &first["program"]["number"]), (&"running".into(), &1.into()), "{first}");
     assert_eq!(first["program"]["by"], "user 0", "{first}");
@@ -133,21 +81,20 @@ async fn programs_are_deployed_taken_back_and_outlive_the_daemon() {
     assert_ne!(code, 0);
     assert_eq!(result, "rolled-back", "{told}");
     assert!(told.contains("The program that was there before is back."), "{told}");
-    assert_eq!(plant.program(), Some(11));
+    assert_eq!(plant.program(7), Some(11));
     assert_eq!(shown(&host).await["program"], first["program"]);
 
     let (code, result, told) = deploy(&host, 13, "good").await;
     assert_eq!((code, result), done(), "{told}");
-    assert_eq!(plant.program(), Some(13));
+    assert_eq!(plant.program(7), Some(13));
     let (code, _, told) = host.ctl("vplc rollback press1").await;
     assert_eq!(code, 0, "{told}");
-    assert_eq!(plant.program(), Some(11));
+    assert_eq!(plant.program(7), Some(11));
     assert_eq!(shown(&host).await["program"]["number"], 1);
 
     // Who polls does not notice that the daemon ends and starts.
     let runtime = host.engine.pid("vplc.press1");
-    let end = Arc::new(AtomicBool::new(false));
-    let poll = plant.poll(end.clone());
+    let poll = plant.poll(7);
     for _ in 0..2 {
         host.kill_daemon();
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -155,9 +102,8 @@ async fn programs_are_deployed_taken_back_and_outlive_the_daemon() {
         becomes(&host.vplc("press1").await, "running").await;
         until("the PLC is asked", async || (vplc.plc().await.unwrap() == "running").then_some(())).await;
     }
-    end.store(true, Ordering::SeqCst);
-    let (good, failed) = poll.join().unwrap();
-    assert!(good > 0 && failed == 0, "{good} polls went well, {failed} failed");
+    let polls = poll.end();
+    assert!(polls.good > 0 && polls.failed == 0, "{polls:?}");
     assert_eq!(host.engine.pid("vplc.press1"), runtime);
 
     // A deployment that the end of the daemon interrupts goes on.
@@ -165,17 +111,17 @@ async fn programs_are_deployed_taken_back_and_outlive_the_daemon() {
     fs::write(&path, program(14, "good")).unwrap();
     let archive = File::open(&path).unwrap();
     vplc.deploy((&archive).into(), Options::new()).await.unwrap();
-    plant.becomes(14).await;
+    runs(&plant, 14).await;
     host.kill_daemon();
     host.start_daemon().await;
     until("the deployment ends", async || (shown(&host).await["program"]["number"] == 4).then_some(())).await;
-    assert_eq!(plant.program(), Some(14));
+    assert_eq!(plant.program(7), Some(14));
 
     // Another container gets the program before it is on the network.
     let (result, kind, message) = host.apply(&spec("environment: {STUB_VERSION: 4.2.0}\n")).await;
     assert_eq!(result, "done", "{kind}: {message}");
     assert_ne!(host.engine.pid("vplc.press1"), runtime);
-    plant.becomes(14).await;
+    runs(&plant, 14).await;
 
     assert_eq!(host.ctl("vplc stop press1").await.0, 0);
     let (_, _, told) = deploy(&host, 15, "good").await;

@@ -7,47 +7,17 @@ use std::time::Duration;
 
 use orchestrator_tests::binary;
 use orchestrator_tests::bus::Bus;
+use orchestrator_tests::namespace::Namespace;
 use orchestratord_dbus::zbus::Connection;
 use orchestratord_dbus::zbus::proxy::CacheProperties;
 use orchestratord_dbus::{JobProxy, Options, VplcProxy, VplcsProxy, error_reply};
 use tempfile::TempDir;
 
 use crate::engine::{Engine, IMAGE};
+use crate::tap::Tap;
 
 /// How long anything may take before a test fails; long, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_mins(3);
-
-/// A network namespace, held by a process that does nothing.
-pub struct Namespace(Child);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut holder = Command::new("unshare");
-        holder.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
-        let namespace = Self(holder.spawn().expect("\"unshare\" (Debian: util-linux)"));
-        let own = fs::read_link("/proc/self/ns/net").unwrap();
-        while fs::read_link(format!("/proc/{}/ns/net", namespace.0.id())).is_ok_and(|now| now == own) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        namespace
-    }
-
-    fn command(&self, program: impl AsRef<Path>) -> Command {
-        enter(self.0.id().into(), program)
-    }
-
-    /// Runs `ip` with these words in it.
-    pub fn ip(&self, words: &str) -> String {
-        output(self.command("ip").args(words.split(' ')))
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
 
 fn enter(pid: i64, program: impl AsRef<Path>) -> Command {
     let mut command = Command::new("nsenter");
@@ -69,17 +39,38 @@ pub struct Host {
     /// Its namespace, with the link `lan0` that NICs can hang on.
     pub net: Namespace,
     bus: Bus,
+    /// What stands between the daemon and its engine.
+    pub tap: Option<Tap>,
     /// Its engine.
     pub engine: Engine,
     place: TempDir,
 }
 
+/// What the daemon holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Weight {
+    /// Open descriptors.
+    pub descriptors: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in KiB.
+    pub resident: u64,
+}
+
 impl Host {
     /// A host with the daemon running; none, said on standard error, where there can be no engine.
     pub async fn start(test: &str) -> Option<Self> {
-        let engine = Engine::start(test)?;
+        Some(Self::with(Engine::start(test)?, false).await)
+    }
+
+    /// The same, with something between the daemon and the engine that may do harm.
+    pub async fn start_tapped(test: &str) -> Option<Self> {
+        Some(Self::with(Engine::start(test)?, true).await)
+    }
+
+    /// A host with this engine.
+    pub async fn with(engine: Engine, tapped: bool) -> Self {
         let net = Namespace::new();
-        net.ip("link set lo up");
         net.ip("link add lan0 type veth peer name plant0");
         net.ip("link set lan0 up");
         net.ip("link set plant0 up");
@@ -89,16 +80,17 @@ impl Host {
         for directory in ["etc", "share", "state", "dev"] {
             fs::create_dir(place.path().join(directory)).unwrap();
         }
+        let tap = tapped.then(|| Tap::new(&place.path().join("tap"), &engine.socket()));
         let options = serde_json::json!({
             "Runner": "process",
             "RebootCommand": ["/bin/false"],
-            "EngineSocket": engine.socket(),
+            "EngineSocket": if tapped { place.path().join("tap") } else { engine.socket() },
             "HostHistory": true,
         });
         fs::write(place.path().join("etc/mender-orchestrator.conf"), options.to_string()).unwrap();
-        let mut host = Self { daemon: None, client, net, bus, engine, place };
+        let mut host = Self { daemon: None, client, net, bus, tap, engine, place };
         host.start_daemon().await;
-        Some(host)
+        host
     }
 
     fn environment(&self, command: &mut Command) {
@@ -117,11 +109,16 @@ impl Host {
             .env_remove("NOTIFY_SOCKET");
     }
 
-    /// Starts the daemon and waits until it can be called.
-    pub async fn start_daemon(&mut self) {
+    /// Starts the daemon.
+    pub fn spawn_daemon(&mut self) {
         let mut command = self.net.command(binary("orchestratord"));
         self.environment(&mut command);
         self.daemon = Some(command.spawn().expect("the daemon"));
+    }
+
+    /// Starts the daemon and waits until it can be called.
+    pub async fn start_daemon(&mut self) {
+        self.spawn_daemon();
         let manager = orchestratord_dbus::ManagerProxy::new(&self.client).await.unwrap();
         until("the daemon is ready", async || {
             let state = manager.inner().get_property::<String>("State").await;
@@ -138,15 +135,42 @@ impl Host {
         }
     }
 
+    /// What the daemon holds now.
+    pub fn weight(&self) -> Weight {
+        let process = format!("/proc/{}", self.daemon.as_ref().unwrap().id());
+        let count = |what: &str| fs::read_dir(format!("{process}/{what}")).unwrap().count();
+        let status = fs::read_to_string(format!("{process}/status")).unwrap();
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
+        Weight { descriptors: count("fd"), threads: count("task"), resident: resident.unwrap() }
+    }
+
     /// Runs `orchestratorctl`: exit code, standard output, standard error.
     pub async fn ctl(&self, words: &str) -> (i32, String, String) {
-        let mut command = Command::new(binary("orchestratorctl"));
-        self.environment(&mut command);
+        let mut command = self.ctl_command();
         command.args(words.split(' ')).stdin(Stdio::null());
         let mut command = tokio::process::Command::from(command);
         let output = tokio::time::timeout(PATIENCE, command.kill_on_drop(true).output()).await.unwrap().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// `orchestratorctl`, to be called on the bus of this host.
+    pub fn ctl_command(&self) -> Command {
+        self.ctl_command_of(binary("orchestratorctl"))
+    }
+
+    /// A program that calls `orchestratorctl` on the bus of this host.
+    pub fn ctl_command_of(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        self.environment(&mut command);
+        command
+    }
+
+    /// The lines of the audit log.
+    pub fn audit(&self) -> Vec<serde_json::Value> {
+        let text = fs::read_to_string(self.place.path().join("state/audit/audit.log")).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     /// A file with this text.

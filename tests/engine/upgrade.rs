@@ -5,8 +5,9 @@ use std::fs;
 use orchestrator_tests::runtime::program;
 use orchestratord_dbus::{JobProxy, Options, VplcProxy};
 
-use crate::programs::{Plant, deploy, shown};
+use crate::programs::{deploy, shown};
 use crate::rig::{Host, NIC, becomes, until};
+use orchestrator_tests::plant::Plant;
 
 /// A vPLC with the stub of the runtime, whose health is a matter of its image.
 fn spec() -> String {
@@ -49,7 +50,7 @@ async fn an_image_that_does_not_work_leads_back_to_the_former_one_and_its_progra
         ("ill", "ILL=yes"),
         ("compiles-nothing", "STUB_COMPILE=fail"),
     ]);
-    let plant = Plant::new(&host);
+    let plant = Plant::at("plant0", &host.net);
     let vplc = host.run(&spec()).await;
     assert_eq!(deploy(&host, 11, "good").await.1, "done");
     fs::write(marker(&host), "data").unwrap();
@@ -68,7 +69,7 @@ async fn an_image_that_does_not_work_leads_back_to_the_former_one_and_its_progra
         assert_eq!((result.as_str(), error.as_str()), (expected, kind), "{tag}: {message}");
         assert!(message.contains(words), "{tag}: {message}");
         // As soon as the Job has ended, the former program runs, whoever is asked.
-        assert_eq!(plant.program(), Some(11), "{tag}");
+        assert_eq!(plant.program(7), Some(11), "{tag}");
         assert_eq!(state(&host, &vplc).await, before, "{tag}");
         assert_eq!(fs::read_to_string(marker(&host)).unwrap(), "data", "{tag}");
         assert_eq!(host.engine.pid("vplc.press1") == runtime, tag == "missing", "{tag}");
@@ -80,7 +81,7 @@ async fn an_image_that_does_not_work_leads_back_to_the_former_one_and_its_progra
     // One that works stays, with program and data; what else stands in the specification is as it was.
     let (code, _, told) = host.ctl("vplc upgrade press1 runtime:2").await;
     assert_eq!(code, 0, "{told}");
-    assert_eq!(plant.program(), Some(11));
+    assert_eq!(plant.program(7), Some(11));
     let image = vplc.image().await.unwrap();
     assert!(image.starts_with("runtime:2 sha256:") && image[10..] != before.1[10..], "{image}");
     assert_eq!(vplc.spec().await.unwrap(), spec().replace("reference: runtime:1", "reference: runtime:2"));
@@ -98,7 +99,7 @@ async fn a_daemon_that_ends_in_the_middle_of_an_upgrade_returns_to_the_former_im
     let test = "a_daemon_that_ends_in_the_middle_of_an_upgrade_returns_to_the_former_image";
     let Some(mut host) = Host::start(test).await else { return };
     host.engine.import_runtimes(&[("1", ""), ("deaf", "STUB_FAULT=reset")]);
-    let plant = Plant::new(&host);
+    let plant = Plant::at("plant0", &host.net);
     let vplc = host.run(&spec()).await;
     assert_eq!(deploy(&host, 11, "good").await.1, "done");
     let before = state(&host, &vplc).await;
@@ -114,14 +115,14 @@ async fn a_daemon_that_ends_in_the_middle_of_an_upgrade_returns_to_the_former_im
         })
         .await;
         host.kill_daemon();
-        assert_eq!(plant.program(), None);
+        assert_eq!(plant.program(7), None);
         host.start_daemon().await;
         let job = JobProxy::builder(&host.client).path("/org/orchestratord1/job/1").build().await.unwrap();
         assert_eq!(job.kind().await.unwrap(), "apply");
         let (result, error, message) = host.end_of(job.inner().path().to_owned().into()).await;
         assert_eq!((result.as_str(), error.as_str()), ("rolled-back", "Failed"), "{message}");
         assert!(message.contains("orchestratord ended while the vPLC \"press1\" was changed"), "{message}");
-        assert_eq!(plant.program(), Some(11));
+        assert_eq!(plant.program(7), Some(11));
         assert_eq!(state(&host, &vplc).await, before);
         assert_eq!(host.engine.inspect("vplc.press1").unwrap()["Image"], old);
         runs(&vplc).await;
@@ -140,7 +141,7 @@ async fn programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reache
     let test = "programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reached";
     let Some(host) = Host::start(test).await else { return };
     host.engine.import_runtime();
-    let plant = Plant::new(&host);
+    let plant = Plant::at("plant0", &host.net);
     host.run(&spec()).await;
     let (_, text, _) = host.ctl("--json vplc show press1").await;
     assert!(text.contains("\"versions\": []"), "{text}");
@@ -171,7 +172,7 @@ async fn programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reache
     let (code, _, told) = host.ctl("vplc rollback press1 9").await;
     assert!(code == 2 && told.contains("no version \"9\""), "{told}");
     assert_eq!(host.ctl("vplc rollback press1 1").await.0, 0);
-    assert_eq!((plant.program(), shown(&host).await["program"]["number"].as_u64()), (Some(11), Some(1)));
+    assert_eq!((plant.program(7), shown(&host).await["program"]["number"].as_u64()), (Some(11), Some(1)));
 
     let (code, text, _) = host.ctl("--json vplc credentials press1").await;
     assert_eq!(code, 0);

@@ -14,6 +14,10 @@
     reason = "part of a test: what goes wrong in it fails the test"
 )]
 
+mod services;
+
+pub use self::services::{INSTALL_DAEMON, SHOWN};
+
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
@@ -28,6 +32,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
 use crate::built;
+use crate::namespace::Namespace;
 
 /// Commands that must be on the `PATH`, each with its Debian package.
 pub const TOOLS: [(&str, &str); 5] = [
@@ -56,6 +61,8 @@ static COUNTER: AtomicU32 = AtomicU32::new(0);
 pub struct Bench {
     scratch: Scratch,
     options: Vec<String>,
+    /// The network namespace that it is booted in; none for that of the caller.
+    outside: Option<PathBuf>,
 }
 
 impl Bench {
@@ -64,7 +71,7 @@ impl Bench {
         let why = match why_not() {
             Some(why) => why,
             None => match Scratch::new() {
-                Ok(scratch) => return Some(Self { scratch, options: Vec::new() }),
+                Ok(scratch) => return Some(Self { scratch, options: Vec::new(), outside: None }),
                 Err(why) => why,
             },
         };
@@ -105,13 +112,24 @@ impl Bench {
         self
     }
 
+    /// Plugs the machine in: its link `host0` is a port of this bridge in this namespace, after a reboot again.
+    #[must_use]
+    pub fn plug(mut self, outside: &Namespace, bridge: &str) -> Self {
+        self.outside = Some(outside.path());
+        self.options.push(format!("--network-bridge={bridge}"));
+        self
+    }
+
     /// Boots the machine and waits until it is up.
     pub fn boot(self) -> Booted {
         let system = Path::new(env!("CARGO_MANIFEST_DIR")).join("system");
         let console = File::create(self.scratch.console()).unwrap();
         // The death signal makes sure that the machine ends with this thread, however that ends.
+        let enter = self.outside.map(|outside| format!("--net={}", outside.display()));
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
+            .args(["--pdeathsig", "KILL"])
+            .args(enter.as_deref().map(|namespace| ["nsenter", namespace, "--"]).into_iter().flatten())
+            .args(["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL"])
             .args(["--mount-proc", "--propagation", "private", "sh"])
             .arg(system.join("boot.sh"))
             .args([&self.scratch.rootfs, &self.scratch.seed()])

@@ -10,6 +10,7 @@
 pub mod booted;
 pub mod bus;
 pub mod namespace;
+pub mod plant;
 pub mod polkit;
 pub mod runtime;
 pub mod scripted;

@@ -23,8 +23,9 @@ impl Namespace {
     pub fn new() -> Self {
         assert!(Uid::effective().is_root(), "this needs root; \"unshare --user --map-root-user\" makes anybody root");
         let own = fs::metadata("/proc/self/ns/net").unwrap().ino();
-        let mut holder = Command::new("unshare");
-        holder.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
+        // It ends with the thread that made it, also if that is killed.
+        let mut holder = Command::new("setpriv");
+        holder.args(["--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity"]).stdin(Stdio::null());
         let namespace = Self { holder: holder.spawn().expect("\"unshare\" (Debian: util-linux)") };
         let entered = || fs::metadata(namespace.path()).is_ok_and(|metadata| metadata.ino() != own);
         let deadline = std::time::Instant::now() + PATIENCE;

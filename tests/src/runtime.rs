@@ -129,6 +129,40 @@ pub fn write_image(tar: &Path) {
     image.finish().expect("the image");
 }
 
+/// Writes an archive with an image of the stub, as `docker save` does it: what a site without a registry gets.
+pub fn write_archive(archive: &Path, name: &str) {
+    let layer = archive.with_extension("layer");
+    write_image(&layer);
+    let bytes = std::fs::read(&layer).expect("the layer");
+    let hash = ring::digest::digest(&ring::digest::SHA256, &bytes);
+    let hash = hash.as_ref().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let image = serde_json::json!({
+        "architecture": machine,
+        "os": "linux",
+        "config": { "Cmd": ["/usr/bin/stub-runtime"] },
+        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{hash}")] },
+    });
+    let images = serde_json::json!([{ "Config": "image.json", "RepoTags": [name], "Layers": ["layer.tar"] }]);
+    let mut files = tar::Builder::new(File::create(archive).expect("a file"));
+    for (name, bytes) in [
+        ("image.json", image.to_string().as_bytes()),
+        ("manifest.json", images.to_string().as_bytes()),
+        ("layer.tar", &bytes),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        files.append_data(&mut header, name, bytes).expect("a file of the archive");
+    }
+    files.finish().expect("the archive");
+    std::fs::remove_file(layer).expect("the layer");
+}
+
 fn append(image: &mut tar::Builder<File>, path: &Path, name: &str) {
     let mut file = File::open(path).unwrap_or_else(|error| panic!("\"{}\": {error}", path.display()));
     let mut header = tar::Header::new_gnu();
@@ -137,10 +171,11 @@ fn append(image: &mut tar::Builder<File>, path: &Path, name: &str) {
     image.append_data(&mut header, name, &mut file).expect("a file of the image");
 }
 
-/// The shared libraries that a program is started with, and the loader itself.
-fn libraries(program: &Path) -> BTreeSet<PathBuf> {
+/// The shared libraries that a program is started with, and the loader itself; none of one that is linked statically.
+pub(crate) fn libraries(program: &Path) -> BTreeSet<PathBuf> {
     let output = Command::new("ldd").arg(program).output().expect("\"ldd\" can be started");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() || said.contains("not a dynamic executable"), "{said}");
     let text = String::from_utf8(output.stdout).expect("paths");
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

@@ -6,33 +6,15 @@
 
 use std::fmt::Write as _;
 
-use orchestrator_tests::booted::{BOOT_ID_FILE, Bench, Booted};
-use orchestrator_tests::{binary, repository};
+use orchestrator_tests::booted::{Bench, Booted, INSTALL_DAEMON, SHOWN};
+use orchestrator_tests::repository;
 
 const DEMO: &str = "/var/lib/orchestratord-demo";
 const INTERFACES: &str = "/usr/share/mender-orchestrator/interfaces/v1";
-const SHOWN: &str = "/opt/tests";
-
-/// The unit as it is installed where systemd does not know `notify-reload` yet.
-fn unit() -> String {
-    let text = std::fs::read_to_string(repository().join("systemd/orchestratord.service")).unwrap();
-    let mut unit = String::new();
-    for line in
-        text.lines().filter(|line| !line.starts_with("RestartSteps=") && !line.starts_with("RestartMaxDelaySec="))
-    {
-        let line = if line == "Type=notify-reload" { "Type=notify" } else { line };
-        writeln!(unit, "{line}").unwrap();
-        if line == "[Service]" {
-            writeln!(unit, "Environment=ORCHESTRATORD_BOOT_ID_FILE={BOOT_ID_FILE}").unwrap();
-        }
-    }
-    unit
-}
 
 /// A machine with the daemon and a System of these Components (type and instance; the order is that of the list), each
 /// at release 1. `prepare` is a shell script that runs before the daemon starts.
 fn machine(components: &[(&str, &str)], prepare: &str) -> Option<Booted> {
-    let built = binary("orchestratord");
     let repository = repository();
     let mut topology = "api_version: mender/v1\nkind: topology\nsystem_type: bench\ncomponents:\n".to_owned();
     for (kind, instance) in components {
@@ -40,18 +22,9 @@ fn machine(components: &[(&str, &str)], prepare: &str) -> Option<Booted> {
             .unwrap();
     }
     let mut bench = Bench::new()?
-        .show(built.parent().unwrap(), SHOWN)
-        .file("/usr/lib/systemd/system/orchestratord.service", 0o644, unit())
+        .with_daemon()
         .file("/etc/mender-orchestrator/mender-orchestrator.conf", 0o644, r#"{"QueryTimeoutSeconds": 3600}"#)
-        .file("/var/lib/mender-orchestrator/topology.yaml", 0o644, topology)
-        .copy(
-            repository.join("dbus-interfaces/org.orchestratord1.conf"),
-            "/usr/share/dbus-1/system.d/org.orchestratord1.conf",
-        )
-        .copy(
-            repository.join("dbus-interfaces/polkit/org.orchestratord1.policy"),
-            "/usr/share/polkit-1/actions/org.orchestratord1.policy",
-        );
+        .file("/var/lib/mender-orchestrator/topology.yaml", 0o644, topology);
     for (kind, instance) in components {
         let home = format!("{DEMO}/{instance}");
         let provides = format!("rootfs-image.demo-{kind}.version={kind}-1\n");
@@ -62,7 +35,7 @@ fn machine(components: &[(&str, &str)], prepare: &str) -> Option<Booted> {
     }
     let machine = bench.boot();
     machine.ask(&format!(
-        "mkdir -p /usr/libexec && ln -s {SHOWN}/orchestratord /usr/libexec/orchestratord && {prepare}\n\
+        "{INSTALL_DAEMON} && {prepare}\n\
          systemctl enable --now orchestratord"
     ));
     for release in 2..=3 {

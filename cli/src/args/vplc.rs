@@ -108,6 +108,20 @@ pub enum VplcCommand {
         /// How many
         #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
         lines: u32,
+        /// Go on with what it prints, until it ends
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Run a command in a vPLC beside its PLC, or a shell
+    ///
+    /// Ends with the exit code of the command. The command has a terminal if standard input and output are one. If this program
+    /// ends before it, it gets SIGHUP.
+    Shell {
+        /// Name of the vPLC.
+        name: String,
+        /// Program and arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "sh")]
+        command: Vec<String>,
     },
     /// Let a vPLC start again that had ended by itself too often
     Reset {

@@ -32,11 +32,13 @@ pub enum Action {
     Network,
     /// Change vPLCs: apply, delete, start, stop.
     Vplc,
+    /// Run any command in a vPLC.
+    VplcShell,
 }
 
 impl Action {
     /// Every action, for tests.
-    pub const ALL: [Self; 4] = [Self::Update, Self::Inspect, Self::Network, Self::Vplc];
+    pub const ALL: [Self; 5] = [Self::Update, Self::Inspect, Self::Network, Self::Vplc, Self::VplcShell];
 
     /// The action's id in polkit.
     pub const fn id(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Action {
             Self::Inspect => "org.orchestratord1.inspect",
             Self::Network => "org.orchestratord1.network",
             Self::Vplc => "org.orchestratord1.vplc",
+            Self::VplcShell => "org.orchestratord1.vplc-shell",
         }
     }
 
@@ -55,6 +58,7 @@ impl Action {
             Self::Inspect => "inspect the System",
             Self::Network => "change the network",
             Self::Vplc => "change vPLCs",
+            Self::VplcShell => "run commands in vPLCs",
         }
     }
 }

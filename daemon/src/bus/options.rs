@@ -11,6 +11,7 @@ use zbus::{OwnedVariant, Variant};
 
 use crate::core::error::{Error, Kind};
 use crate::update::handle::{InventoryScope, ManifestRequest, RebootMode, RunOptions, StopPoint};
+use crate::vplc::engine::{Size, Terminal};
 
 /// Bytes that a Manifest or a Topology given as text may have.
 pub const MAX_DOCUMENT: usize = 1 << 20;
@@ -20,6 +21,9 @@ const MAX_PATH: usize = 4096;
 const MAX_PIN: usize = 512;
 /// Lines of output that are shown at once.
 const MAX_LINES: u32 = 10_000;
+/// Size of a terminal whose caller does not tell it.
+const ROWS: u16 = 24;
+const COLUMNS: u16 = 80;
 /// Characters of the caller's own words that an error message repeats.
 const MAX_QUOTE: usize = 64;
 
@@ -170,6 +174,25 @@ impl Options {
             }
             lines => Ok(lines),
         }
+    }
+
+    /// `terminal`, `rows` and `columns`: the terminal of a command; none if `terminal` is not given.
+    pub(super) fn terminal(&mut self) -> Result<Option<Terminal>, Error> {
+        let kind = self.text("terminal")?;
+        let (rows, columns) = (self.characters("rows", ROWS)?, self.characters("columns", COLUMNS)?);
+        match kind {
+            Some(kind) if kind.len() > MAX_QUOTE || !kind.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Err(self.bad("terminal", "is no name of a terminal, such as \"xterm\""))
+            }
+            kind => Ok(kind.map(|kind| Terminal { kind, size: Size { rows, columns } })),
+        }
+    }
+
+    fn characters(&mut self, key: &str, default: u16) -> Result<u16, Error> {
+        let number = self.take(key, "a number (\"u\")", |value| u32::try_from(value).ok())?;
+        let Some(number) = number else { return Ok(default) };
+        let number = u16::try_from(number).ok().filter(|number| *number > 0);
+        number.ok_or_else(|| self.bad(key, "is no number from 1 to 65535"))
     }
 
     /// `image`: an open file.

@@ -22,6 +22,7 @@ use super::view::{error_pair, job_path, text, view};
 use super::{Publisher, Refusal};
 use crate::core::error::{Error, Kind};
 use crate::core::history::Point;
+use crate::vplc::engine::Errand;
 use crate::vplc::handle::{Order, ProgramOrder, Upgrade, VplcHandle, VplcStatus};
 use crate::vplc::program::runtime::Credentials;
 use crate::vplc::program::store::Version;
@@ -422,6 +423,54 @@ impl Vplc {
             return Err(unknown_metric(metric, &Metric::ALL.map(Metric::as_str)));
         };
         Ok(self.handle.history(self.name.clone(), metric, since).await?)
+    }
+
+    /// The last lines that the runtime has printed, and all that it prints from now on. It ends when the runtime ends,
+    /// and whenever the reader closes it.
+    /// Needs the polkit action org.orchestratord1.vplc.
+    /// @options: "lines" u: how many of the last lines, 100 if it is not given, 10000 at most
+    /// @output: the reading end of a stream
+    #[zbus(out_args("output"))]
+    async fn follow_logs(
+        &self,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd, Refusal> {
+        self.gate.inspect(connection, &call, Action::Vplc).await?;
+        let mut options = Options::new("FollowLogs", &["lines"], options)?;
+        let lines = options.lines()?.unwrap_or(LINES);
+        let output = self.handle.follow(self.name.clone(), lines).await?;
+        Ok(std::os::fd::OwnedFd::from(output).into())
+    }
+
+    /// Runs a command beside the PLC, as the user that the runtime has. Its streams or its terminal go over a socket, in frames that
+    /// docs/vplc.md describes; its exit code comes last. A command whose caller closes the socket gets SIGHUP.
+    /// Needs the polkit action org.orchestratord1.vplc-shell.
+    /// @command: program and arguments
+    /// @options: "terminal" s: the command has a terminal of this kind (such as "xterm"), and one stream in place of three;
+    /// "rows" u, "columns" u: size of the terminal, 24 and 80 if they are not given
+    /// @session: the caller's end of the socket
+    #[zbus(out_args("session"))]
+    async fn shell(
+        &self,
+        command: Vec<String>,
+        options: HashMap<String, OwnedVariant>,
+        #[zbus(header)] call: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<OwnedFd, Refusal> {
+        let work = |caller| async move {
+            let mut options = Options::new("Shell", &["terminal", "rows", "columns"], options)?;
+            let terminal = options.terminal()?;
+            if command.first().is_none_or(String::is_empty) {
+                let message = "The argument \"command\" of Shell names no program.";
+                return Err(Error::new(Kind::InvalidArgs, message).into());
+            }
+            tracing::info!(vplc = self.name, caller, program = command[0], "A command is run in a vPLC");
+            let session = self.handle.run(self.name.clone(), Errand { command, terminal }).await?;
+            Ok(std::os::fd::OwnedFd::from(session).into())
+        };
+        self.gate.change(connection, &call, Action::VplcShell, work).await
     }
 
     /// Name.

@@ -21,6 +21,7 @@ use super::engine::Engine;
 use super::handle::{Application, Order, ProgramOrder, Request, Upgrade, VplcHandle, VplcsStatus};
 use super::nics::{CheckNic, Nics};
 use super::serial::{Claims, Ports};
+use super::session::Sessions;
 use super::spec::{Change, SerialPort, Spec, with_image};
 use super::store::Store;
 use super::worker::{Command, Tools, Word, Worker};
@@ -78,6 +79,7 @@ pub struct Actor {
     tools: Tools,
     check_nic: CheckNic,
     jobs: Jobs,
+    sessions: Sessions,
     requests: mpsc::Receiver<Request>,
     entries: BTreeMap<String, Entry>,
     /// Those whose specification is being prepared, with the serial ports that they are to have.
@@ -106,12 +108,14 @@ impl Actor {
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
         let (store, ports, history) = (Store::new(&settings.datastore), Ports::new(&settings.dev), settings.history);
+        let sessions = Sessions::new(engine.clone());
         let (words_of, status) = (word_sender, Arc::new(status));
         let tools = Tools { engine, nics, store, ports, history, jobs: jobs.clone(), status, words: words_of };
         let actor = Self {
             tools,
             check_nic,
             jobs,
+            sessions,
             requests,
             entries: BTreeMap::new(),
             preparing: BTreeMap::new(),
@@ -282,6 +286,20 @@ impl Actor {
             // To whom nobody answers, it has vanished.
             Request::Usage(name, reply) => self.tell(&name, Command::Usage(reply)),
             Request::History(name, metric, since, reply) => self.tell(&name, Command::History(metric, since, reply)),
+            Request::Follow(name, lines, reply) => match self.entry(&name) {
+                Ok(_) => {
+                    let sessions = self.sessions.clone();
+                    tokio::spawn(async move { drop(reply.send(sessions.follow(name, lines).await)) });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::Run(name, errand, reply) => match self.running(&name) {
+                Ok(()) => {
+                    let sessions = self.sessions.clone();
+                    tokio::spawn(async move { drop(reply.send(sessions.run(name, errand).await)) });
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Request::Lines(name, lines, reply) => match self.entry(&name) {
                 Ok(_) => {
                     let engine = self.tools.engine.clone();
@@ -297,6 +315,17 @@ impl Actor {
     fn entry(&self, name: &str) -> Result<&Entry, Error> {
         let unknown = || Error::new(Kind::UnknownVplc, format!("There is no vPLC \"{name}\"."));
         self.entries.get(name).ok_or_else(unknown)
+    }
+
+    /// An error if the runtime of a vPLC does not run.
+    fn running(&self, name: &str) -> Result<(), Error> {
+        self.entry(name)?;
+        let container = self.tools.status.borrow().vplcs.get(name).map_or("unknown", |vplc| vplc.container);
+        if container == "running" {
+            return Ok(());
+        }
+        let message = format!("The vPLC \"{name}\" is {container}; a command can be run in it while it is running.");
+        Err(Error::new(Kind::NotSupported, message))
     }
 
     fn plan(&self, text: &str) -> Result<Vec<Change>, Error> {

@@ -1,6 +1,7 @@
 //! The container engine, as a vPLC needs it.
 
 pub mod docker;
+mod errand;
 mod plan;
 #[cfg(test)]
 pub mod scripted;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+pub use self::errand::{Attached, Errand, Fate, Piece, Size, Terminal};
 pub use self::plan::{Plan, Volume};
 use crate::core::error::{Error, Kind};
 use crate::vplc::store::Pinned;
@@ -225,4 +227,16 @@ pub trait Engine: fmt::Debug + Send + Sync {
 
     /// The last lines that the runtime of a vPLC has printed, at most so many.
     fn last_lines<'a>(&'a self, vplc: &'a str, lines: u32) -> Answer<'a, Vec<String>>;
+
+    /// So many of the last lines that the runtime of a vPLC has printed, and all that it prints from now on until it ends.
+    fn follow<'a>(&'a self, vplc: &'a str, lines: u32) -> Answer<'a, BoxStream<'static, Result<Piece, EngineError>>>;
+
+    /// Runs a command in the runtime of a vPLC.
+    fn attach<'a>(&'a self, vplc: &'a str, errand: &'a Errand) -> Answer<'a, Attached>;
+
+    /// Gives the terminal of a command another size.
+    fn resize<'a>(&'a self, id: &'a str, size: Size) -> Answer<'a, ()>;
+
+    /// How a command is.
+    fn fate<'a>(&'a self, id: &'a str) -> Answer<'a, Fate>;
 }

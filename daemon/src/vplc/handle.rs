@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::engine::Errand;
 use super::program::Programs;
 use super::program::runtime::Credentials;
 use super::program::store::Version;
@@ -159,6 +161,10 @@ pub enum Request {
     Usage(String, oneshot::Sender<Usage>),
     /// What was recorded of the usage of the vPLC of this name since then (seconds since 1970).
     History(String, Metric, u64, oneshot::Sender<Vec<Point>>),
+    /// So many of the last lines of output of the vPLC of this name, and all that comes.
+    Follow(String, u32, oneshot::Sender<Result<UnixStream, Error>>),
+    /// Run this in the vPLC of this name; the answer is the caller's end of the session.
+    Run(String, Errand, oneshot::Sender<Result<UnixStream, Error>>),
     /// Show that the actor is alive.
     Ping(oneshot::Sender<()>),
 }
@@ -245,6 +251,16 @@ impl VplcHandle {
     /// What was recorded of the usage of a vPLC since then (seconds since 1970); nothing if no history is kept.
     pub async fn history(&self, vplc: String, metric: Metric, since: u64) -> Result<Vec<Point>, Error> {
         self.ask(|reply| Request::History(vplc, metric, since, reply)).await
+    }
+
+    /// The last lines of output of a vPLC, and all that comes until it ends.
+    pub async fn follow(&self, vplc: String, lines: u32) -> Result<UnixStream, Error> {
+        self.ask(|reply| Request::Follow(vplc, lines, reply)).await?
+    }
+
+    /// Runs a command in a vPLC; returns the caller's end of its [session](super::session).
+    pub async fn run(&self, vplc: String, errand: Errand) -> Result<UnixStream, Error> {
+        self.ask(|reply| Request::Run(vplc, errand, reply)).await?
     }
 
     /// Returns once the actor has answered.

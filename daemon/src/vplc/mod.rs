@@ -13,6 +13,7 @@ pub mod process;
 pub mod program;
 pub mod realtime;
 pub mod serial;
+pub mod session;
 pub mod spec;
 pub mod store;
 pub mod usage;

@@ -1,7 +1,7 @@
 //! Makes one call to orchestratord and prints the name and message of the error reply, or `passed`. The tests of the
 //! authorisation run it as another user; `busctl` prints no error names and replaces the message of `AccessDenied`.
 //!
-//! `bus-caller ADDRESS PATH INTERFACE METHOD SIGNATURE PROMPT`, where the signature is one of "sa{sv}", "ha{sv}", "a{sv}" and ""
+//! `bus-caller ADDRESS PATH INTERFACE METHOD SIGNATURE PROMPT`, where the signature is one of "sa{sv}", "asa{sv}", "ha{sv}", "a{sv}" and ""
 //! and PROMPT is `prompt` or `silent`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "this is test code; a panic is how a test fails")]
 
@@ -35,6 +35,7 @@ async fn main() {
             let file = std::fs::File::open("/proc/self/exe").expect("this program");
             object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(zbus::Fd::from(&file), options)).await
         }
+        "asa{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(vec!["m"], options)).await,
         "a{sv}" => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &(options,)).await,
         _ => object.call_with_flags::<_, _, OwnedStructure>(method, flags, &()).await,
     };

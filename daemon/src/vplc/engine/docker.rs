@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bollard::container::LogOutput;
 use bollard::errors::Error as Fault;
+use bollard::exec::{ResizeExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum, ProgressDetail};
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, EventsOptions, ImportImageOptions, LogsOptions, RemoveContainerOptions,
@@ -19,8 +21,8 @@ use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
 
 use super::{
-    Answer, Condition, Container, Engine, EngineError, Exit, GENERATION_LABEL, Happening, Plan, Progress, ROLE_LABEL,
-    Role, VPLC_LABEL, Version, Wellness, volume,
+    Answer, Attached, Condition, Container, Engine, EngineError, Errand, Exit, Fate, GENERATION_LABEL, Happening,
+    Piece, Plan, Progress, ROLE_LABEL, Role, Size, VPLC_LABEL, Version, Wellness, volume,
 };
 use crate::core::document::{excerpt, reason};
 use crate::vplc::serial::DIRECTORY;
@@ -30,8 +32,8 @@ use crate::vplc::store::Pinned;
 const LIMIT: Duration = Duration::from_mins(2);
 /// The newest API that this is written for; the engine may know an older one. Docker 20.10 and Podman 4 know 1.41.
 const API: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
-/// What of the life of a container is told. Its health checks would be told one by one, too.
-const EVENTS: [&str; 5] = ["start", "die", "oom", "destroy", "health_status"];
+/// What of the life of a container is told. Its health checks would be told one by one, too. Podman says "died" and "remove".
+const EVENTS: [&str; 7] = ["start", "die", "died", "oom", "destroy", "remove", "health_status"];
 /// Bytes of an archive that are read at once.
 const BLOCK: usize = 1 << 16;
 /// Lines of output that are read at most.
@@ -352,6 +354,73 @@ impl Engine for DockerEngine {
             Ok(found)
         }
         .boxed()
+    }
+
+    fn follow<'a>(&'a self, vplc: &'a str, lines: u32) -> Answer<'a, BoxStream<'static, Result<Piece, EngineError>>> {
+        async move {
+            let Some(id) = self.id(vplc, Role::Runtime).await? else { return Ok(stream::empty().boxed()) };
+            let tail = lines.to_string();
+            let options = LogsOptions { follow: true, stdout: true, stderr: true, tail, ..Default::default() };
+            Ok(self.client()?.logs(&id, Some(options)).map(piece).boxed())
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(&'a self, vplc: &'a str, errand: &'a Errand) -> Answer<'a, Attached> {
+        async move {
+            let what = || format!("run \"{}\" in the vPLC \"{vplc}\"", errand.command.join(" "));
+            let missing = || EngineError::Refused { what: what(), reason: "it has no container".to_owned() };
+            let container = self.id(vplc, Role::Runtime).await?.ok_or_else(missing)?;
+            let client = self.client()?;
+            let made = client.create_exec(&container, body::errand(errand)).await;
+            let id = made.map_err(|fault| self.fault(what(), fault))?.id;
+            let options = StartExecOptions { tty: errand.terminal.is_some(), ..Default::default() };
+            let started = client.start_exec(&id, Some(options)).await.map_err(|fault| self.fault(what(), fault))?;
+            let StartExecResults::Attached { output, input } = started else {
+                return Err(EngineError::Refused { what: what(), reason: "its streams are not there".to_owned() });
+            };
+            if let Some(terminal) = &errand.terminal {
+                // Another try follows when the size changes.
+                if let Err(error) = self.resize(&id, terminal.size).await {
+                    tracing::debug!("{error}");
+                }
+            }
+            Ok(Attached { id, input, output: output.map(piece).boxed() })
+        }
+        .boxed()
+    }
+
+    fn resize<'a>(&'a self, id: &'a str, size: Size) -> Answer<'a, ()> {
+        async move {
+            let options = ResizeExecOptions { height: size.rows, width: size.columns };
+            let resized = self.client()?.resize_exec(id, options).await;
+            resized.map_err(|fault| self.fault("change the size of a terminal", fault))
+        }
+        .boxed()
+    }
+
+    fn fate<'a>(&'a self, id: &'a str) -> Answer<'a, Fate> {
+        async move {
+            let what = "say how a command has ended";
+            let found = self.client()?.inspect_exec(id).await.map_err(|fault| self.fault(what, fault))?;
+            match (found.running, found.pid.and_then(|pid| i32::try_from(pid).ok()), found.exit_code) {
+                (Some(true), Some(pid), _) if pid > 0 => Ok(Fate::Runs(pid)),
+                (_, _, Some(code)) => Ok(Fate::Ended(code)),
+                _ => Err(EngineError::Refused { what: what.to_owned(), reason: "it does not know".to_owned() }),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a stream of the engine has brought.
+fn piece(output: Result<LogOutput, Fault>) -> Result<Piece, EngineError> {
+    match output {
+        Ok(LogOutput::StdErr { message }) => Ok(Piece::Errors(message)),
+        Ok(output) => Ok(Piece::Output(output.into_bytes())),
+        Err(fault) => {
+            Err(EngineError::Refused { what: "show the output".to_owned(), reason: sentence(&fault.to_string()) })
+        }
     }
 }
 

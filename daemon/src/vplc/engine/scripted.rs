@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use futures_util::{FutureExt, StreamExt};
 
 use super::{
-    Answer, BoxStream, Condition, Container, Duration, Engine, EngineError, Exit, File, Happening, Pinned, Plan,
-    Progress, Role, Version, Wellness,
+    Answer, Attached, BoxStream, Condition, Container, Duration, Engine, EngineError, Errand, Exit, Fate, File,
+    Happening, Piece, Pinned, Plan, Progress, Role, Size, Version, Wellness,
 };
 
 /// What the engine has.
@@ -141,5 +141,27 @@ impl Engine for ScriptedEngine {
 
     fn last_lines<'a>(&'a self, _: &'a str, _: u32) -> Answer<'a, Vec<String>> {
         self.look(|_| vec!["last".to_owned()])
+    }
+
+    fn follow<'a>(&'a self, _: &'a str, _: u32) -> Answer<'a, BoxStream<'static, Result<Piece, EngineError>>> {
+        self.look(|_| futures_util::stream::once(async { Ok(Piece::Output("last\n".into())) }).boxed())
+    }
+
+    fn attach<'a>(&'a self, _: &'a str, errand: &'a Errand) -> Answer<'a, Attached> {
+        // It echoes its own words.
+        let said = Piece::Output(errand.command.join(" ").into());
+        self.look(|_| Attached {
+            id: "errand".to_owned(),
+            input: Box::pin(tokio::io::sink()),
+            output: futures_util::stream::once(async { Ok(said) }).boxed(),
+        })
+    }
+
+    fn resize<'a>(&'a self, _: &'a str, _: Size) -> Answer<'a, ()> {
+        self.look(|_| ())
+    }
+
+    fn fate<'a>(&'a self, _: &'a str) -> Answer<'a, Fate> {
+        self.look(|_| Fate::Ended(0))
     }
 }

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, MountVolumeOptions,
-    MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum, VolumeCreateRequest,
+    ContainerCreateBody, ExecConfig, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    MountVolumeOptions, MountVolumeOptionsDriverConfig, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
+    VolumeCreateRequest,
 };
 
-use super::super::{GENERATION_LABEL, Plan, ROLE_LABEL, Role, VPLC_LABEL, volume as volume_name};
+use super::super::{Errand, GENERATION_LABEL, Plan, ROLE_LABEL, Role, VPLC_LABEL, volume as volume_name};
 use crate::vplc::serial::DIRECTORY;
 
 /// A volume of a vPLC.
@@ -45,6 +46,19 @@ pub(super) fn container(plan: &Plan, network: String, ports: Option<String>) -> 
         stop_timeout: Some(number(plan.stop_seconds)),
         healthcheck: Some(health(plan)),
         host_config: Some(host(plan, network, ports)),
+        ..Default::default()
+    }
+}
+
+/// A command in a container.
+pub(super) fn errand(errand: &Errand) -> ExecConfig {
+    ExecConfig {
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(errand.terminal.is_some()),
+        env: errand.terminal.as_ref().map(|terminal| vec![format!("TERM={}", terminal.kind)]),
+        cmd: Some(errand.command.clone()),
         ..Default::default()
     }
 }
