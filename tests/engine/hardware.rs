@@ -134,6 +134,15 @@ async fn a_serial_port_has_one_owner() {
     let told = ports(&vplc).await.remove(0);
     assert!(!told.2 && told.3.contains("belongs to the vPLC \"press1\""), "{told:?}");
     assert_eq!(device(&host, "vplc.press2", "p"), None);
+    // Who has it keeps it when the adapter comes again, and when he lets go, the other one has it.
+    host.plug("usb-A-if00", "/dev/full");
+    port_becomes(&first, "usb-A-if00", "/dev/full", true).await;
+    port_becomes(&vplc, "usb-A-again", "/dev/zero", true).await;
+    host.plug("usb-A-again", "/dev/full");
+    until("it is told", async || (!ports(&vplc).await[0].3.is_empty()).then_some(())).await;
+    assert_eq!((device(&host, "vplc.press1", "p"), device(&host, "vplc.press2", "p")), (Some((1, 7)), None));
+    host.run(&spec(RUNS, "")).await;
+    port_becomes(&vplc, "usb-A-again", "/dev/full", true).await;
     // Both share it.
     assert_eq!(host.apply(&second(&port("usb-B-if00", true))).await.0, "done");
     assert_eq!(host.apply(&spec(RUNS, &port("usb-B-if00", true))).await.0, "done");
@@ -145,7 +154,7 @@ async fn a_serial_port_has_one_owner() {
     // What nobody has any more is free.
     host.delete().await;
     assert_eq!(host.apply(&second(&port("usb-A-if00", false))).await.0, "done");
-    port_becomes(&vplc, "usb-A-if00", "/dev/zero", true).await;
+    port_becomes(&vplc, "usb-A-if00", "/dev/full", true).await;
     for (more, expected) in [
         ("serial: [{device: ../null, path: /dev/serial/p}]\n", "vplc:8:19: \"serial[0].device\""),
         (

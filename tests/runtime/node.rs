@@ -117,8 +117,8 @@ fn a_container_cannot_lead_the_daemon_astray() {
     assert!(matches!(refused("mount -t tmpfs none /dev; mkdir /dev/serial"), SerialError::NoDirectory));
     assert!(matches!(refused(&format!("{OWN}; mount -o remount,nodev /dev/serial")), SerialError::NoDevices));
     // A link in place of the directory, and of what is above it.
-    let link = "mount -t tmpfs none /dev; ln -s /etc /dev/serial";
-    assert!(matches!(refused(link), SerialError::Node { .. }));
+    let elsewhere = "mount -t tmpfs none /dev; ln -s /etc /dev/serial";
+    assert!(matches!(refused(elsewhere), SerialError::Node { .. }));
     let root = tempfile::tempdir().unwrap();
     for directory in ["bin", "etc", "lib", "lib64", "usr", "proc"] {
         std::fs::create_dir(root.path().join(directory)).unwrap();

@@ -107,10 +107,17 @@ impl Actor {
         let (word_sender, words) = mpsc::unbounded_channel();
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let connection = Connection::new(engine.clone());
-        let (store, ports, history) = (Store::new(&settings.datastore), Ports::new(&settings.dev), settings.history);
         let sessions = Sessions::new(engine.clone());
-        let (words_of, status) = (word_sender, Arc::new(status));
-        let tools = Tools { engine, nics, store, ports, history, jobs: jobs.clone(), status, words: words_of };
+        let tools = Tools {
+            engine,
+            nics,
+            store: Store::new(&settings.datastore),
+            ports: Ports::new(&settings.dev),
+            history: settings.history,
+            jobs: jobs.clone(),
+            status: Arc::new(status),
+            words: word_sender,
+        };
         let actor = Self {
             tools,
             check_nic,
@@ -341,7 +348,9 @@ impl Actor {
         let busy = self.entries.iter().filter(|(_, entry)| entry.running().is_some());
         let busy = busy.map(|(name, entry)| (name, &entry.ports)).chain(&self.preparing);
         for (name, ports) in busy {
-            ports.iter().for_each(|port| claims.add(name, &port.device, port.shared));
+            for port in ports {
+                claims.add(name, port);
+            }
         }
         claims
     }

@@ -12,6 +12,14 @@ use crate::vplc::spec::SerialPort;
 struct Claim {
     vplc: String,
     shared: bool,
+    /// It has been given the device that is plugged in.
+    holds: bool,
+}
+
+impl Claim {
+    fn excludes(&self, vplc: &str, shared: bool) -> bool {
+        self.vplc != vplc && !(self.shared && shared)
+    }
 }
 
 /// The owners of all ports, plugged in or not. It is made anew from what the vPLCs have whenever it is asked, so it cannot differ from that.
@@ -23,23 +31,40 @@ impl Claims {
     pub fn of(status: &VplcsStatus) -> Self {
         let mut claims = Self::default();
         for vplc in status.vplcs.values() {
-            vplc.serial.iter().for_each(|port| claims.add(&vplc.name, &port.port.device, port.port.shared));
+            for port in &vplc.serial {
+                let holds = !port.device.is_empty() && port.error.is_empty();
+                claims.put(&port.port, Claim { vplc: vplc.name.clone(), shared: port.port.shared, holds });
+            }
         }
         claims
     }
 
-    /// A vPLC has this port.
-    pub fn add(&mut self, vplc: &str, port: &str, shared: bool) {
-        self.0.entry(port.to_owned()).or_default().push(Claim { vplc: vplc.to_owned(), shared });
+    /// A vPLC may get this port.
+    pub fn add(&mut self, vplc: &str, port: &SerialPort) {
+        self.put(port, Claim { vplc: vplc.to_owned(), shared: port.shared, holds: false });
+    }
+
+    fn put(&mut self, port: &SerialPort, claim: Claim) {
+        self.0.entry(port.device.clone()).or_default().push(claim);
+    }
+
+    fn on<'c>(&'c self, name: &str) -> impl Iterator<Item = &'c Claim> + use<'c> {
+        self.0.get(name).into_iter().flatten()
     }
 
     /// Whether a vPLC may be given these ports: a port has no other owner, unless all of them share it.
     pub fn allow(&self, vplc: &str, ports: &[SerialPort]) -> Result<(), SerialError> {
-        ports.iter().try_for_each(|port| self.allow_one(vplc, &port.device, &port.device, port.shared))
+        for port in ports {
+            if let Some(other) = self.on(&port.device).find(|claim| claim.excludes(vplc, port.shared)) {
+                return Err(SerialError::InUse { port: port.device.clone(), owner: other.vplc.clone() });
+            }
+        }
+        Ok(())
     }
 
-    /// Whether a vPLC may have the node of this port: nobody else owns the same device under whatever name. To be asked each time
-    /// before a node is made, as only what is plugged in has a device.
+    /// Whether a vPLC may have the node of this port: nobody else has the same device, under whatever name. To be asked each time
+    /// before a node is made, as only what is plugged in has a device. Who has it keeps it; of those who come at the same time, the
+    /// first one by name gets it.
     pub fn check(
         &self,
         vplc: &str,
@@ -47,14 +72,11 @@ impl Claims {
         shared: bool,
         plugged: &BTreeMap<String, Port>,
     ) -> Result<(), SerialError> {
-        let same = plugged.values().filter(|other| other.device == port.device).map(|other| &other.name);
-        same.chain([&port.name]).try_for_each(|name| self.allow_one(vplc, &port.name, name, shared))
-    }
-
-    fn allow_one(&self, vplc: &str, port: &str, name: &str, shared: bool) -> Result<(), SerialError> {
-        let claims = self.0.get(name).map(Vec::as_slice).unwrap_or_default();
-        match claims.iter().find(|claim| claim.vplc != vplc && !(claim.shared && shared)) {
-            Some(other) => Err(SerialError::InUse { port: port.to_owned(), owner: other.vplc.clone() }),
+        let holds = self.on(&port.name).any(|claim| claim.vplc == vplc && claim.holds);
+        let same = plugged.values().filter(|other| other.device == port.device);
+        let mut claims = same.flat_map(|other| self.on(&other.name)).filter(|claim| claim.excludes(vplc, shared));
+        match claims.find(|claim| claim.holds || !holds && claim.vplc.as_str() < vplc) {
+            Some(other) => Err(SerialError::InUse { port: port.name.clone(), owner: other.vplc.clone() }),
             None => Ok(()),
         }
     }

@@ -1,11 +1,13 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::*;
+use crate::vplc::handle::{VplcStatus, VplcsStatus};
 
 /// Devices that are everywhere, in place of adapters.
 const NULL: Device = Device { major: 1, minor: 3 };
@@ -50,8 +52,8 @@ fn wanted(device: &str, shared: bool) -> SerialPort {
 #[test]
 fn a_port_has_one_owner_unless_all_share_it() {
     let mut claims = Claims::default();
-    claims.add("a", "p", false);
-    claims.add("b", "q", true);
+    claims.add("a", &wanted("p", false));
+    claims.add("b", &wanted("q", true));
     claims.allow("a", &[wanted("p", false), wanted("q", true)]).unwrap();
     let message = claims.allow("b", &[wanted("q", true), wanted("p", false)]).unwrap_err().to_string();
     assert_eq!(message, "The serial port \"p\" belongs to the vPLC \"a\", and is not shared by both.");
@@ -62,22 +64,40 @@ fn a_port_has_one_owner_unless_all_share_it() {
     claims.allow("b", &[wanted("q", false)]).unwrap();
 }
 
+/// vPLCs that have these ports; those that are said to hold it were given the device.
+fn vplcs(ports: &[(&str, &str, bool, bool)]) -> Claims {
+    let mut status = VplcsStatus::default();
+    for (vplc, port, shared, holds) in ports {
+        let device = if *holds { "/dev/null".to_owned() } else { String::new() };
+        let port = PortStatus { device, ..PortStatus::unplugged(wanted(port, *shared)) };
+        let vplc = VplcStatus { name: (*vplc).to_owned(), serial: vec![port], ..VplcStatus::default() };
+        status.vplcs.insert(vplc.name.clone(), Arc::new(vplc));
+    }
+    Claims::of(&status)
+}
+
 #[test]
 fn one_device_under_two_names_has_one_owner_all_the_same() {
     let dev = tempfile::tempdir().unwrap();
     plug(dev.path(), "p", "/dev/null");
     plug(dev.path(), "q", "/dev/null");
+    plug(dev.path(), "r", "/dev/zero");
     let plugged = Ports::new(dev.path()).list();
-    let mut claims = Claims::default();
-    claims.add("b", "q", false);
-    claims.check("b", &plugged["q"], false, &plugged).unwrap();
-    claims.add("a", "p", false);
-    assert!(matches!(claims.check("b", &plugged["q"], false, &plugged), Err(SerialError::InUse { .. })));
-    assert!(matches!(claims.check("a", &plugged["p"], false, &plugged), Err(SerialError::InUse { .. })));
-    let mut sharing = Claims::default();
-    sharing.add("a", "p", true);
-    sharing.add("b", "q", true);
-    sharing.check("b", &plugged["q"], true, &plugged).unwrap();
+    let may =
+        |claims: &Claims, vplc: &str, port: &str, shared| claims.check(vplc, &plugged[port], shared, &plugged).is_ok();
+    // Who comes first has it, and keeps it.
+    for holder in ["a", "b"] {
+        let claims = vplcs(&[("a", "p", false, holder == "a"), ("b", "q", false, holder == "b")]);
+        assert_eq!((may(&claims, "a", "p", false), may(&claims, "b", "q", false)), (holder == "a", holder == "b"));
+    }
+    // Both at once: one of them.
+    let claims = vplcs(&[("a", "p", false, false), ("b", "q", false, false)]);
+    assert!(may(&claims, "a", "p", false) && !may(&claims, "b", "q", false));
+    // Others are no hindrance, and sharing is none.
+    let claims = vplcs(&[("a", "r", false, true), ("b", "q", false, false)]);
+    assert!(may(&claims, "b", "q", false));
+    let claims = vplcs(&[("a", "p", true, true), ("b", "q", true, true)]);
+    assert!(may(&claims, "a", "p", true) && may(&claims, "b", "q", true));
 }
 
 #[test]

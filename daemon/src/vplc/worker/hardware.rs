@@ -107,13 +107,13 @@ impl Hardware {
 
     /// Has the container looked at when a runtime was started, and then after each look at the PLC. Where nobody looks at a PLC, the
     /// pace is the same. Who asks for no real time, and of whom no history is kept, is looked at only until it is found.
-    pub(super) fn tend(&mut self, sight: Option<&Sight>, shelf: &Shelf) {
+    pub(super) fn tend(&mut self, sight: Option<&Sight>, programs: &Shelf) {
         let seen = sight.and_then(|sight| running(sight.runtime.as_ref()?));
         let fresh = seen != self.seen;
         if fresh {
             self.forget(seen);
         }
-        let looks = shelf.looks();
+        let looks = programs.looks();
         let due = looks.is_none() || looks != self.looks;
         let again = !self.wanted.is_nothing() || self.meter.records() || self.runtime.known().is_none();
         if self.seen.is_none() || self.look.is_some() || !(fresh || due && again) {
@@ -125,7 +125,7 @@ impl Hardware {
             None if fresh => FIRST,
             None => PACE,
         };
-        let (runs, overruns) = (looks.is_none() || shelf.plc() == "running", shelf.overruns());
+        let (runs, overruns) = (looks.is_none() || programs.plc() == "running", programs.overruns());
         let (runtime, wanted, meter) = (self.runtime.clone(), self.wanted.clone(), self.meter.clone());
         let look = async move {
             let process = runtime.find().await?;

@@ -100,6 +100,8 @@ impl Site {
 pub(super) struct SerialPorts {
     site: Arc<Site>,
     plugged: watch::Receiver<BTreeMap<String, Port>>,
+    /// What all vPLCs have.
+    others: watch::Receiver<VplcsStatus>,
     follow: BoxFuture<'static, Infallible>,
     /// What the engine calls the containers that run, and the numbers of their first processes.
     seen: [Option<(String, i32)>; 2],
@@ -118,8 +120,8 @@ impl SerialPorts {
         let follow =
             if wanted.is_empty() { std::future::pending().boxed() } else { watched(place.clone(), sender).boxed() };
         let site = Arc::new(Site { engine, status, place, vplc, wanted, turn: Mutex::default() });
-        let status = site.unplugged();
-        Self { site, plugged, follow, seen: [None, None], stale: true, work: None, status }
+        let (status, others) = (site.unplugged(), tools.status.subscribe());
+        Self { site, plugged, others, follow, seen: [None, None], stale: true, work: None, status }
     }
 
     /// What changes nodes.
@@ -147,7 +149,10 @@ impl SerialPorts {
 
     /// Returns when there is something to do or to tell.
     pub(super) async fn changed(&mut self) {
+        let refused = self.status.iter().any(|port| !port.error.is_empty());
         tokio::select! {
+            // Somebody may have let go of a device.
+            Ok(()) = self.others.changed(), if refused => self.stale = true,
             never = &mut self.follow => match never {},
             // The sender lives as long as what is awaited above.
             Ok(()) = self.plugged.changed() => self.stale = true,
