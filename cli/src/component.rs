@@ -158,3 +158,52 @@ where
     }
     Ok(SUCCESS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn words_of_tomorrow_succeed_and_a_vplc_has_to_be_named() {
+        for kind in [ComponentKind::VplcProgram, ComponentKind::VplcImage] {
+            assert_eq!(run(kind, "x", &words(&["Tomorrow", "/tree"])), Ok(SUCCESS));
+            assert_eq!(run(kind, "x", &[]), Ok(SUCCESS));
+            let failure = run(kind, "plc", &words(&["Provides", "/tree", "type"])).unwrap_err();
+            assert_eq!(failure.exit_code(), Kind::InvalidTopology.exit_code());
+            assert!(failure.to_string().contains("\"interface_args\" of the Interface \"plc\""), "{failure}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_is_found_again_and_damage_is_told() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir(tree.path().join("tmp")).unwrap();
+        let call = Call { interface: "x".to_owned(), tree: tree.path().to_owned(), vplc: "a".to_owned() };
+        assert_eq!(call.recall::<String>("wanted").unwrap(), None);
+        call.note("wanted", &"hash").unwrap();
+        assert_eq!(call.recall::<String>("wanted").unwrap().as_deref(), Some("hash"));
+        std::fs::write(call.file("wanted"), "{").unwrap();
+        assert_eq!(call.recall::<String>("wanted").unwrap_err().exit_code(), Kind::Storage.exit_code());
+    }
+
+    #[test]
+    fn a_payload_is_one_file_of_bounded_size() {
+        let tree = tempfile::tempdir().unwrap();
+        let call = Call { interface: "x".to_owned(), tree: tree.path().to_owned(), vplc: "a".to_owned() };
+        for directory in ["tmp", "streams"] {
+            std::fs::create_dir(tree.path().join(directory)).unwrap();
+        }
+        std::fs::write(tree.path().join("streams/a"), "program").unwrap();
+        std::fs::write(tree.path().join("stream-next"), "").unwrap();
+        assert_eq!(payload::store(&call, 7), Ok(false));
+        assert!(payload::open(&call).unwrap().is_none());
+        // A file that is not used up stands in for a FIFO that goes on for ever.
+        std::fs::write(tree.path().join("stream-next"), "streams/a\n").unwrap();
+        assert!(payload::store(&call, 6).unwrap_err().to_string().contains("larger than 6 bytes"));
+        assert!(payload::store(&call, 7).unwrap_err().to_string().contains("more than one payload file"));
+    }
+}

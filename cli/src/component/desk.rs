@@ -15,6 +15,8 @@ use crate::vplcs::{VplcView, vplcs};
 const PACE: Duration = Duration::from_millis(500);
 /// How long a daemon that has left may be away.
 const ABSENCE: Duration = Duration::from_mins(5);
+/// How long a daemon may take to show its vPLCs.
+const APPEARANCE: Duration = Duration::from_secs(10);
 /// How long a vPLC may take to come to rest when no Job works on it.
 const REST: Duration = Duration::from_mins(10);
 
@@ -56,12 +58,15 @@ impl Desk {
                     away = None;
                 }
                 Ok(None) => (away, restless) = (None, None),
-                Err(failure) if failure.is_absence() => {
-                    if away.get_or_insert_with(Instant::now).elapsed() > ABSENCE {
+                Err(failure) => {
+                    // A daemon that has just started may not show its vPLCs yet.
+                    let unknown = failure.exit_code() == Kind::UnknownVplc.exit_code();
+                    let patience = if unknown { APPEARANCE } else { ABSENCE };
+                    let passing = unknown || failure.is_absence();
+                    if !passing || away.get_or_insert_with(Instant::now).elapsed() > patience {
                         return Err(failure);
                     }
                 }
-                Err(failure) => return Err(failure),
             }
             sleep(PACE).await;
         }
@@ -70,16 +75,16 @@ impl Desk {
     /// None if there was a Job to wait for.
     async fn unoccupied(&self) -> Result<Option<(Client, VplcView)>, Failure> {
         let client = Client::connect().await?;
-        let objects = client.objects().await?;
-        let path = vplcs(objects).remove(&self.vplc).map(|vplc| vplc.path).unwrap_or_default();
+        let vplc = self.found(&client).await?;
         for (job, mut interfaces) in client.objects().await? {
             let Some(properties) = interfaces.remove(job_interface()).map(Properties::new) else { continue };
             let open = properties.text("State").is_some_and(|state| state != "done");
-            if open && properties.path("Subject").as_ref() == Some(&path) {
+            if open && properties.path("Subject").as_ref() == Some(&vplc.path) {
                 client.wait(job.as_str()).await?;
                 return Ok(None);
             }
         }
+        // As it is after the end of the last one.
         let vplc = self.found(&client).await?;
         Ok(Some((client, vplc)))
     }
@@ -90,28 +95,33 @@ impl Desk {
         &self,
         act: impl AsyncFn(&VplcProxy<'_>) -> zbus::Result<OwnedObjectPath>,
     ) -> Result<(), Failure> {
+        let deadline = Instant::now() + REST;
         loop {
-            let (client, vplc) = self.free().await?;
-            let proxy = client.vplc(vplc.path).await?;
-            let job = match act(&proxy).await.map_err(|error| Failure::from_bus(&error)) {
-                Ok(job) => job,
-                // Somebody was faster.
-                Err(failure) if failure.exit_code() == Kind::Busy.exit_code() => continue,
-                Err(failure) if failure.is_absence() => return Ok(()),
-                Err(failure) => return Err(failure),
-            };
-            return match client.wait(job.as_str()).await {
-                Ok(result) if result == "done" => Ok(()),
-                Ok(result) => {
-                    let job = client.properties(job.as_str(), job_interface()).await?;
-                    let (name, message) = job.error("Error").unwrap_or_default();
-                    let message = format!("The Job ended with \"{result}\". {message}");
-                    Err(Failure::from_error(&name, &message))
+            match self.attempt(&act).await {
+                // Somebody was faster, or its runtime is just being claimed.
+                Err(failure) if failure.exit_code() == Kind::Busy.exit_code() && Instant::now() < deadline => {
+                    sleep(PACE).await;
                 }
-                Err(failure) if failure.is_absence() => Ok(()),
-                Err(failure) => Err(failure),
-            };
+                Err(failure) if failure.is_absence() => return Ok(()),
+                done => return done,
+            }
         }
+    }
+
+    async fn attempt(
+        &self,
+        act: &impl AsyncFn(&VplcProxy<'_>) -> zbus::Result<OwnedObjectPath>,
+    ) -> Result<(), Failure> {
+        let (client, vplc) = self.free().await?;
+        let proxy = client.vplc(vplc.path).await?;
+        let job = act(&proxy).await.map_err(|error| Failure::from_bus(&error))?;
+        let result = client.wait(job.as_str()).await?;
+        if result == "done" {
+            return Ok(());
+        }
+        let job = client.properties(job.as_str(), job_interface()).await?;
+        let (name, message) = job.error("Error").unwrap_or_default();
+        Err(Failure::from_error(&name, &format!("The Job ended with \"{result}\". {message}")))
     }
 
     /// Waits until the vPLC is as it has to be; false if it does not come to it.

@@ -117,7 +117,8 @@ impl Component for ProgramComponent {
         let Some(before) = call.recall::<Before>("before")? else { return Ok(()) };
         let vplc = desk.settled().await?;
         let good = |vplc: &VplcView| Self::number(vplc) == before.number && (!before.running || vplc.plc == "running");
-        if !good(&vplc) && before.number.is_some() && !desk.is_soon(good).await? {
+        let other = before.number.is_some() && Self::number(&vplc) != before.number;
+        if other || (before.number.is_some() && !desk.is_soon(good).await?) {
             desk.perform(async |vplc| vplc.rollback_program(of_version(before.number)).await).await?;
         }
         if desk.is_soon(good).await? {

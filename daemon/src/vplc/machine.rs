@@ -20,6 +20,8 @@ use crate::core::error::{Error, Kind};
 /// How long a runtime has to run before whoever waits for its start is told that it runs: one that cannot work mostly ends at
 /// once.
 const PROOF: Duration = Duration::from_secs(2);
+/// How long one has to run that is on trial: as long as its PLC.
+const TRIAL_PROOF: Duration = Duration::from_secs(10);
 
 /// Where the NICs are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,7 +285,7 @@ impl Machine {
                 (self.awaiting, self.late) = (false, false);
                 self.again = false;
                 self.stirred = true;
-                effects.push(Effect::Prove(PROOF));
+                effects.push(Effect::Prove(if self.rules.trial { TRIAL_PROOF } else { PROOF }));
             }
             Some(Effect::StopRuntime) => {
                 // One that is stopped because it was ill counts as one that ended by itself; that is the only case in which a

@@ -151,7 +151,7 @@ async fn a_change_that_fails_anywhere_is_taken_back() {
 #[tokio::test]
 async fn a_change_that_the_end_of_the_daemon_interrupts_is_taken_back() {
     // Before the stop, between both, and when the new one runs but has not proved itself.
-    for changes in [5, 6, 8, 12] {
+    futures_util::future::join_all([5, 6, 8, 12].map(async |changes| {
         let domain = Domain::start();
         assert_eq!(domain.apply(SPEC).await, DONE);
         let before = domain.engine.table().containers["vplc.a"].generation;
@@ -181,7 +181,8 @@ async fn a_change_that_the_end_of_the_daemon_interrupts_is_taken_back() {
         status.wait_for(|status| status.vplcs.get("a").is_some_and(|vplc| vplc.container == "running")).await.unwrap();
         assert_eq!(domain.apply(&spec).await, DONE);
         assert_eq!(domain.engine.table().containers["vplc.a"].generation, before + 2);
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
