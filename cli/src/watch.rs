@@ -53,7 +53,9 @@ async fn follow<T: Watched>(json: bool) -> Result<u8, Failure> {
         });
         let first = first.await;
         let mut presence = Presence::Here;
-        early.iter().for_each(|event| presence.note(event));
+        for event in &early {
+            presence.note(event);
+        }
         match first {
             Ok(read) => {
                 watch = read;

@@ -87,8 +87,14 @@ impl Engine {
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(body)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
+        let mut answer = Vec::new();
+        // What was said before the engine let go of the connection counts, however it did that.
+        if let Err(error) = stream.read_to_end(&mut answer)
+            && answer.is_empty()
+        {
+            return Err(error.into());
+        }
+        let answer = String::from_utf8_lossy(&answer);
         let status = answer.split(' ').nth(1).unwrap_or_default();
         ensure!(status.starts_with('2'), "{method} {path}: {}", answer.lines().last().unwrap_or_default());
         Ok(())

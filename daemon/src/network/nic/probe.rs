@@ -12,6 +12,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, SockaddrLike, bind, recv, send, socket};
 use ring::rand::{SecureRandom, SystemRandom};
+use socket2::{SockFilter, SockRef};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -62,37 +63,57 @@ impl Pace {
     }
 }
 
+/// Lets nothing wake us up but ARP that is about one of these addresses: the links of many NICs on one parent hear all the
+/// questions of all of them.
+fn only_about(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
+    const SENDER: u32 = 28;
+    const TARGET: u32 = 38;
+    let length = 2 * addresses.len() + 4;
+    let mut filter = Vec::with_capacity(length);
+    for field in [SENDER, TARGET] {
+        filter.push(SockFilter::new(0x20, 0, 0, field));
+        for address in addresses {
+            let to_the_last = u8::try_from(length - 2 - filter.len()).unwrap_or(u8::MAX);
+            filter.push(SockFilter::new(0x15, to_the_last, 0, u32::from(*address)));
+        }
+    }
+    filter.extend([SockFilter::new(0x06, 0, 0, 0), SockFilter::new(0x06, 0, 0, u32::MAX)]);
+    filter
+}
+
 /// Sends and receives ARP on one link.
 #[derive(Debug)]
 pub struct Prober {
     socket: AsyncFd<OwnedFd>,
     mac: Mac,
+    addresses: Vec<Ipv4Addr>,
 }
 
 impl Prober {
-    /// A prober for the link with this number and address in a namespace.
-    pub fn open(namespace: BorrowedFd<'_>, link: u32, mac: Mac) -> io::Result<Self> {
+    /// A prober for the link with this number and hardware address in a namespace, and for these addresses.
+    pub fn open(namespace: BorrowedFd<'_>, link: u32, mac: Mac, addresses: Vec<Ipv4Addr>) -> io::Result<Self> {
         let socket = Namespace::inside(namespace, || {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             // Without a protocol nothing is received until the socket is bound to its link.
             let socket = socket(AddressFamily::Packet, SockType::Raw, flags, None)?;
+            SockRef::from(&socket).attach_filter(&only_about(&addresses))?;
             bind(socket.as_raw_fd(), &on_link(link, ARP)?)?;
             Ok(socket)
         })?;
-        Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, mac })
+        Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, mac, addresses })
     }
 
     /// Asks whether somebody has one of the addresses; tells who, if somebody answers or asks for it, too.
-    pub async fn probe(&self, addresses: &[Ipv4Addr], pace: Pace) -> io::Result<Option<(Ipv4Addr, Mac)>> {
+    pub async fn probe(&self, pace: Pace) -> io::Result<Option<(Ipv4Addr, Mac)>> {
         let mut due = Instant::now() + pace.first();
         for question in 0..=PROBES {
-            if let Some(taken) = self.listen(addresses, due).await? {
+            if let Some(taken) = self.listen(due).await? {
                 return Ok(Some(taken));
             }
             if question == PROBES {
                 break;
             }
-            for address in addresses {
+            for address in &self.addresses {
                 self.send(Ipv4Addr::UNSPECIFIED, *address).await?;
             }
             due = Instant::now() + pace.next(question + 1 == PROBES);
@@ -101,25 +122,25 @@ impl Prober {
     }
 
     /// Tells everybody that the addresses are ours now, twice.
-    pub async fn announce(&self, addresses: &[Ipv4Addr]) -> io::Result<()> {
+    pub async fn announce(&self) -> io::Result<()> {
         for round in 0..2 {
             if round > 0 {
                 sleep(ANNOUNCE_INTERVAL).await;
             }
-            for address in addresses {
+            for address in &self.addresses {
                 self.send(*address, *address).await?;
             }
         }
         Ok(())
     }
 
-    async fn listen(&self, addresses: &[Ipv4Addr], until: Instant) -> io::Result<Option<(Ipv4Addr, Mac)>> {
+    async fn listen(&self, until: Instant) -> io::Result<Option<(Ipv4Addr, Mac)>> {
         let mut frame = [0; FRAME];
         loop {
             let Ok(ready) = timeout_at(until, self.socket.readable()).await else { return Ok(None) };
             match recv(self.socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
                 Ok(FRAME) => {
-                    if let Some(taken) = conflict(&frame, self.mac, addresses) {
+                    if let Some(taken) = conflict(&frame, self.mac, &self.addresses) {
                         return Ok(Some(taken));
                     }
                 }

@@ -97,11 +97,7 @@ impl Worker {
         let mut doing: Option<BoxFuture<'static, (Event, Option<u32>)>> = None;
         let mut retry: Option<BoxFuture<'static, ()>> = None;
         let mut finding: BoxFuture<'static, Result<Entered, Error>> = self.find();
-        self.held = still_taken(self.host.as_ref(), &self.store, &self.spec).await.map(|taken| Held {
-            index: taken.index,
-            carrier: true,
-            mac: taken.mac(),
-        });
+        self.held = self.find_held().await;
         let mut removed = None;
         let mut left = false;
         let target = self.target.clone();
@@ -139,9 +135,7 @@ impl Worker {
                         vec![Event::Namespace(false)]
                     }
                     report = next(&mut entered) => {
-                        if let Some(reaching) = reaching.as_ref().filter(|_| is_about(&report, link)) {
-                            reaching.look();
-                        }
+                        look_again(reaching.as_ref(), &report, link);
                         self.reported(report, entered.as_mut(), link).await
                     }
                     () = progress(&mut leasing) => Vec::new(),
@@ -151,9 +145,7 @@ impl Worker {
                         // A client works on the link that it began with.
                         leasing = leasing.filter(|_| made.is_none() || made == link);
                         link = made.or(link);
-                        if let Event::Made { fresh } = event {
-                            self.fresh = fresh;
-                        }
+                        self.fresh = self.fresh && made.is_none() || event == Event::Made { fresh: true };
                         vec![event]
                     }
                     () = waiting(&mut retry) => {
@@ -191,19 +183,33 @@ impl Worker {
                 finding = self.find();
             }
             let ipv6 = entered.as_ref().zip(link).map(|(entered, link)| entered.ipv6.of(link)).unwrap_or_default();
-            reaching = entered
-                .as_ref()
-                .filter(|_| self.spec.link == LinkKind::Shim && machine.is_right())
-                .map(|entered| reaching.take().unwrap_or_else(|| Reaching::start(self.site(entered), &self.reach)));
+            reaching =
+                entered.as_ref().filter(|_| machine.is_right()).and_then(|entered| self.reach(reaching, entered));
             self.publish(&machine, leasing.as_ref(), reaching.as_ref(), ipv6);
             if let Some(answer) = removed.take() {
-                self.reach.forget(&self.spec);
-                self.routers.leave(self.host.as_ref(), &self.store, &self.spec).await;
-                // A caller who has gone away needs no answer.
-                let _ = answer.send(());
-                return;
+                return self.leave(answer).await;
             }
         }
+    }
+
+    /// The parent, if a former daemon has taken it.
+    async fn find_held(&self) -> Option<Held> {
+        let taken = still_taken(self.host.as_ref(), &self.store, &self.spec).await?;
+        Some(Held { index: taken.index, carrier: true, mac: taken.mac() })
+    }
+
+    /// Keeps on having the others reached, or begins, if that is what the NIC is for.
+    fn reach(&self, reaching: Option<Reaching>, entered: &Entered) -> Option<Reaching> {
+        let is_shim = self.spec.link == LinkKind::Shim;
+        is_shim.then(|| reaching.unwrap_or_else(|| Reaching::start(self.site(entered), &self.reach)))
+    }
+
+    /// The NIC is removed.
+    async fn leave(&self, answer: oneshot::Sender<()>) {
+        self.reach.forget(&self.spec);
+        self.routers.leave(self.host.as_ref(), &self.store, &self.spec).await;
+        // A caller who has gone away needs no answer.
+        let _ = answer.send(());
     }
 
     /// What a report of the kernel about the namespace means.
@@ -461,13 +467,16 @@ async fn reached(reaching: &mut Option<Reaching>) {
     }
 }
 
-/// Whether what is reported may have changed this link.
-fn is_about(report: &KernelEvent, link: Option<u32>) -> bool {
-    match report {
+/// The kernel forgets routes over a link, when that is switched off above all.
+fn look_again(reaching: Option<&Reaching>, report: &KernelEvent, link: Option<u32>) {
+    let is_about_it = match report {
         KernelEvent::Link(now) => Some(now.index) == link,
         KernelEvent::AddressGone(address) => Some(address.link) == link,
         KernelEvent::Lost => true,
         _ => false,
+    };
+    if let Some(reaching) = reaching.filter(|_| is_about_it) {
+        reaching.look();
     }
 }
 

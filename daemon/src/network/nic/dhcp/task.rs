@@ -431,8 +431,8 @@ fn ask(
 ) -> impl Future<Output = std::io::Result<Option<Mac>>> + Send + 'static + use<> {
     let (namespace, link, mac) = (place.namespace.clone(), place.link, place.mac);
     async move {
-        let prober = Prober::open(namespace.as_fd(), link, mac)?;
-        Ok(prober.probe(&[address], tempo).await?.map(|(_, owner)| owner))
+        let prober = Prober::open(namespace.as_fd(), link, mac, vec![address])?;
+        Ok(prober.probe(tempo).await?.map(|(_, owner)| owner))
     }
 }
 
@@ -442,9 +442,9 @@ fn watch_over(place: &Workplace, address: Ipv4Addr) -> BoxFuture<'static, Event>
     let (namespace, link, mac) = (place.namespace.clone(), place.link, place.mac);
     async move {
         let announced = async {
-            if let Ok(prober) = Prober::open(namespace.as_fd(), link, mac) {
+            if let Ok(prober) = Prober::open(namespace.as_fd(), link, mac, vec![address]) {
                 // Whoever did not hear it asks.
-                prober.announce(&[address]).await.ok();
+                prober.announce().await.ok();
             }
             pending::<()>().await;
         };

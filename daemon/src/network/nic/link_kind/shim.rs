@@ -40,7 +40,7 @@ pub async fn make(site: &Site, parent: &ParentLink) -> Result<Made, Error> {
 
 /// What of a NIC can be reached over a shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Addresses {
+struct Reachable {
     parent: String,
     addresses: BTreeSet<Ipv4Addr>,
     /// Whether they are known only from before the daemon was started.
@@ -49,7 +49,7 @@ struct Addresses {
 
 /// The addresses of all NICs that hear a shim, by the name of the NIC.
 #[derive(Debug, Clone)]
-pub struct Reach(Arc<watch::Sender<BTreeMap<String, Addresses>>>);
+pub struct Reach(Arc<watch::Sender<BTreeMap<String, Reachable>>>);
 
 impl Default for Reach {
     fn default() -> Self {
@@ -72,7 +72,7 @@ impl Reach {
         if spec.link != LinkKind::Macvlan(Mode::Bridge) {
             return;
         }
-        let now = Addresses { parent: spec.parent.clone(), addresses, old };
+        let now = Reachable { parent: spec.parent.clone(), addresses, old };
         self.0.send_if_modified(|all| all.insert(spec.key(), now.clone()) != Some(now));
     }
 
@@ -83,7 +83,7 @@ impl Reach {
 }
 
 /// The addresses of the NICs of a parent: those they have, and those they may still have.
-fn of_parent(all: &BTreeMap<String, Addresses>, parent: &str) -> [BTreeSet<Ipv4Addr>; 2] {
+fn of_parent(all: &BTreeMap<String, Reachable>, parent: &str) -> [BTreeSet<Ipv4Addr>; 2] {
     [false, true].map(|old| {
         let of = all.values().filter(|nic| nic.parent == parent && nic.old == old);
         of.flat_map(|nic| nic.addresses.iter().copied()).collect()
@@ -134,7 +134,7 @@ impl Drop for Reaching {
 
 async fn keep(
     site: Site,
-    mut reach: watch::Receiver<BTreeMap<String, Addresses>>,
+    mut reach: watch::Receiver<BTreeMap<String, Reachable>>,
     mut looks: watch::Receiver<()>,
     errors: watch::Sender<Option<Error>>,
 ) {
@@ -142,15 +142,12 @@ async fn keep(
     loop {
         let [now, old] = of_parent(&reach.borrow_and_update(), &site.spec.parent);
         let result = lead(&site, &now, &old).await;
-        let wait = match &result {
-            Ok(()) => {
-                failures = 0;
-                None
-            }
-            Err(_) => {
-                failures = u32::saturating_add(failures, 1);
-                Some(retry_after(failures - 1))
-            }
+        let wait = if result.is_ok() {
+            failures = 0;
+            None
+        } else {
+            failures = u32::saturating_add(failures, 1);
+            Some(retry_after(failures - 1))
         };
         errors.send_if_modified(|error| {
             let (before, now) = (error.clone(), result.err());

@@ -32,3 +32,24 @@ fn random_times_stay_within_their_limit() {
         assert!(up_to(PROBE_WAIT) <= PROBE_WAIT);
     }
 }
+
+/// The kernel itself says what passes: a socket takes the filter, whatever it is for.
+#[test]
+fn the_filter_lets_pass_what_is_about_our_addresses() {
+    let stranger = Ipv4Addr::new(192, 0, 2, 99);
+    for count in [0, 1, 2, 16] {
+        let ours: Vec<Ipv4Addr> = (0..count).map(|last| Ipv4Addr::new(192, 0, 2, last)).collect();
+        let (to, from) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        from.set_nonblocking(true).unwrap();
+        SockRef::from(&from).attach_filter(&only_about(&ours)).unwrap();
+        let passes = |sender, target| {
+            // What a filter drops, the sender of such a socket is told of.
+            to.send(&request(THEIRS, sender, target)).ok();
+            from.recv(&mut [0; FRAME]).is_ok_and(|length| length == FRAME)
+        };
+        for address in &ours {
+            assert!(passes(*address, stranger) && passes(Ipv4Addr::UNSPECIFIED, *address), "{address} of {count}");
+        }
+        assert!(!passes(stranger, Ipv4Addr::new(192, 0, 3, 1)) && !passes(Ipv4Addr::UNSPECIFIED, stranger), "{count}");
+    }
+}

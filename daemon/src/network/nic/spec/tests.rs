@@ -79,7 +79,11 @@ fn everything_that_cannot_work_is_refused_with_its_place() {
         ("kind: nic", "kind: nic\ngateway: 192.0.2.7", "\"gateway\" is an address of the NIC itself."),
         ("kind: nic", "kind: nic\nmac: 01:00:5e:00:00:01", "\"mac\" is the address of a group"),
         ("kind: nic", "kind: nic\nmac: 00:00:00:00:00:00", "\"mac\" is the address of a group"),
-        ("kind: nic", "kind: nic\ntype: ipvlan", "nic:2:7: \"type\" must be \"macvlan\", \"vlan\", \"dedicated\" or"),
+        (
+            "kind: nic",
+            "kind: nic\ntype: ipvlan",
+            "nic:2:7: \"type\" must be \"macvlan\", \"vlan\", \"dedicated\", \"routed\" or",
+        ),
         ("kind: nic", "kind: nic\nmode: loose", "\"mode\" must be \"bridge\", \"private\", \"vepa\" or"),
         (
             "kind: nic",

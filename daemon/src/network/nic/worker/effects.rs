@@ -62,7 +62,7 @@ pub(super) async fn configure(site: &Site, parent: Option<ParentLink>, link: u32
 /// Speaks ARP where others would hear of the addresses.
 async fn prober(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Prober, Error> {
     let wire = site.wire(link, &parent.unwrap_or_else(|| away(link))).await?;
-    Prober::open(wire.as_fd(), wire.link, wire.mac).map_err(|error| unasked(site, &error))
+    Prober::open(wire.as_fd(), wire.link, wire.mac, v4(&site.spec.addresses)).map_err(|error| unasked(site, &error))
 }
 
 fn unasked(site: &Site, error: &std::io::Error) -> Error {
@@ -72,21 +72,18 @@ fn unasked(site: &Site, error: &std::io::Error) -> Error {
 
 /// Tells everybody about the addresses.
 pub(super) async fn announce(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<(), Error> {
-    let addresses = v4(&site.spec.addresses);
-    if addresses.is_empty() {
+    if site.spec.addresses.is_empty() {
         return Ok(());
     }
-    prober(site, parent, link).await?.announce(&addresses).await.map_err(|error| unasked(site, &error))
+    prober(site, parent, link).await?.announce().await.map_err(|error| unasked(site, &error))
 }
 
 /// Asks whether somebody has an address.
 pub(super) async fn probe(site: &Site, parent: Option<ParentLink>, link: u32) -> Result<Event, Error> {
-    let addresses = v4(&site.spec.addresses);
-    if addresses.is_empty() {
+    if site.spec.addresses.is_empty() {
         return Ok(Event::Clear);
     }
-    let asked =
-        prober(site, parent, link).await?.probe(&addresses, Pace::Full).await.map_err(|error| unasked(site, &error))?;
+    let asked = prober(site, parent, link).await?.probe(Pace::Full).await.map_err(|error| unasked(site, &error))?;
     let Some((address, owner)) = asked else { return Ok(Event::Clear) };
     let name = &site.spec.name;
     let message = format!("The address \"{address}\" of the NIC \"{name}\" is in use by \"{owner}\".");
