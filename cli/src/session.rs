@@ -27,7 +27,10 @@ fn failed(what: &str, error: &io::Error) -> Failure {
 
 fn no_json(json: bool) -> Result<(), Failure> {
     if json {
-        return Err(Failure::new(Kind::InvalidArgs, "What a vPLC prints is shown as it comes; there is no JSON of it."));
+        return Err(Failure::new(
+            Kind::InvalidArgs,
+            "What a vPLC prints is shown as it comes; there is no JSON of it.",
+        ));
     }
     Ok(())
 }

@@ -39,7 +39,8 @@ impl Street {
         let foreign = json!({ "Image": "plc:1", "Cmd": ["sleep", "1000"], "HostConfig": { "NetworkMode": "none" } });
         host.engine.post("/containers/create?name=other", &foreign).unwrap();
         host.engine.api("POST", "/containers/other/start", None).unwrap();
-        let neighbour = spec(RUNS, &format!("{NIC}{DATA}")).replace("press1", "press0").replace("192.0.2.7", "192.0.2.6");
+        let neighbour =
+            spec(RUNS, &format!("{NIC}{DATA}")).replace("press1", "press0").replace("192.0.2.7", "192.0.2.6");
         let end = host.apply(&neighbour).await;
         assert_eq!(end.0, "done", "{}", end.2);
         let (before, neighbours) = (host.residue(), seen(&host));
@@ -122,7 +123,10 @@ async fn an_apply_that_fails_at_any_step_leaves_nothing_behind() {
                         street.host.delete().await;
                     } else {
                         assert_eq!(result, "failed", "{what}: {kind}: {message}");
-                        assert!(matches!(kind.as_str(), "EngineFailed" | "EngineUnavailable"), "{what}: {kind}: {message}");
+                        assert!(
+                            matches!(kind.as_str(), "EngineFailed" | "EngineUnavailable"),
+                            "{what}: {kind}: {message}"
+                        );
                     }
                 }
                 Err(error) => assert!(request.starts_with("GET"), "{what}: {error}"),
@@ -136,7 +140,9 @@ async fn an_apply_that_fails_at_any_step_leaves_nothing_behind() {
 
 #[tokio::test]
 async fn a_daemon_that_is_killed_at_any_step_goes_on_where_it_was() {
-    let Some(host) = Host::start_tapped("a_daemon_that_is_killed_at_any_step_goes_on_where_it_was").await else { return };
+    let Some(host) = Host::start_tapped("a_daemon_that_is_killed_at_any_step_goes_on_where_it_was").await else {
+        return;
+    };
     let mut street = Street::new(host).await;
     let requests = requests(&street).await;
     let mut seen = Vec::new();

@@ -41,7 +41,8 @@ async fn podman_keeps_a_vplc_as_docker_does() {
     host.engine.launch().unwrap();
     until("the engine is found", async || (!host.vplcs().await.engine().await.unwrap().is_empty()).then_some(())).await;
     becomes(&vplc, "running").await;
-    let (result, kind, _) = host.apply(&spec(&program, &more).replace("command: [sh,", "command: [no-such-program,")).await;
+    let (result, kind, _) =
+        host.apply(&spec(&program, &more).replace("command: [sh,", "command: [no-such-program,")).await;
     assert_eq!((result.as_str(), kind.as_str()), ("rolled-back", "EngineFailed"));
     becomes(&vplc, "running").await;
     host.delete().await;

@@ -133,7 +133,8 @@ impl Host {
         let process = format!("/proc/{}", self.daemon.as_ref().unwrap().id());
         let count = |what: &str| fs::read_dir(format!("{process}/{what}")).unwrap().count();
         let status = fs::read_to_string(format!("{process}/status")).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
         Weight { descriptors: count("fd"), threads: count("task"), resident: resident.unwrap() }
     }
 

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::rig::{Host, becomes, spec, until};
 
 /// Says when it begins, then each line that somebody puts into a file.
-const TALKS: &str = "trap 'exit 0' TERM; echo begins; while :; do cat /tmp/say 2>/dev/null && rm /tmp/say; sleep 0.1; done";
+const TALKS: &str =
+    "trap 'exit 0' TERM; echo begins; while :; do cat /tmp/say 2>/dev/null && rm /tmp/say; sleep 0.1; done";
 
 #[tokio::test]
 async fn commands_run_in_a_vplc_with_their_streams_and_their_exit_code() {

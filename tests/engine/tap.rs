@@ -89,7 +89,8 @@ impl Tap {
         match harm {
             Some(Harm::Refuse) => {
                 let body = r#"{"message":"the tap says no"}"#;
-                let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n";
+                let head =
+                    "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n";
                 return write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len());
             }
             Some(Harm::Cut) => return Ok(()),
@@ -153,10 +154,14 @@ fn words(head: &[u8]) -> Option<String> {
     if ["events", "_ping", "version"].iter().any(|end| path.ends_with(end)) {
         return None;
     }
-    let is_id = |part: &&str| part.trim_start_matches("sha256:").len() == 64 && part.bytes().rev().take(64).all(|byte| byte.is_ascii_hexdigit());
+    let is_id = |part: &&str| {
+        part.trim_start_matches("sha256:").len() == 64
+            && part.bytes().rev().take(64).all(|byte| byte.is_ascii_hexdigit())
+    };
     // The version of the API comes first, once the two sides have agreed on one.
     let is_version = |part: &&str| part.is_empty() || part.strip_prefix("v1.").is_some();
-    let path: Vec<&str> = path.split('/').skip_while(is_version).map(|part| if is_id(&part) { "ID" } else { part }).collect();
+    let path: Vec<&str> =
+        path.split('/').skip_while(is_version).map(|part| if is_id(&part) { "ID" } else { part }).collect();
     let name = query.split('&').find_map(|pair| pair.strip_prefix("name=")).unwrap_or_default();
     Some(format!("{method} {} {name}", path.join("/")).trim_end().to_owned())
 }

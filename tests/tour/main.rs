@@ -76,7 +76,10 @@ fn crashes(stage: &Stage) {
         std::thread::sleep(Duration::from_secs(1));
     }
     let polls = poll.end();
-    stage.note(&format!("{} polls were answered, {} were not; the slowest took {:?}", polls.good, polls.failed, polls.longest));
+    stage.note(&format!(
+        "{} polls were answered, {} were not; the slowest took {:?}",
+        polls.good, polls.failed, polls.longest
+    ));
     assert!(polls.good > 0 && polls.failed == 0);
 
     stage.title("The runtime crashes");

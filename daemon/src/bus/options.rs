@@ -10,8 +10,8 @@ use std::str::FromStr;
 use zbus::{OwnedVariant, Variant};
 
 use crate::core::error::{Error, Kind};
-use crate::vplc::engine::{Size, Terminal};
 use crate::update::handle::{InventoryScope, ManifestRequest, RebootMode, RunOptions, StopPoint};
+use crate::vplc::engine::{Size, Terminal};
 
 /// Bytes that a Manifest or a Topology given as text may have.
 pub const MAX_DOCUMENT: usize = 1 << 20;

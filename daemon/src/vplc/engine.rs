@@ -229,11 +229,7 @@ pub trait Engine: fmt::Debug + Send + Sync {
     fn last_lines<'a>(&'a self, vplc: &'a str, lines: u32) -> Answer<'a, Vec<String>>;
 
     /// So many of the last lines that the runtime of a vPLC has printed, and all that it prints from now on until it ends.
-    fn follow<'a>(
-        &'a self,
-        vplc: &'a str,
-        lines: u32,
-    ) -> Answer<'a, BoxStream<'static, Result<Piece, EngineError>>>;
+    fn follow<'a>(&'a self, vplc: &'a str, lines: u32) -> Answer<'a, BoxStream<'static, Result<Piece, EngineError>>>;
 
     /// Runs a command in the runtime of a vPLC.
     fn attach<'a>(&'a self, vplc: &'a str, errand: &'a Errand) -> Answer<'a, Attached>;

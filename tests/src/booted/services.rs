@@ -15,8 +15,13 @@ pub const SHOWN: &str = "/opt/tests";
 pub const INSTALL_DAEMON: &str = "mkdir -p /usr/libexec && ln -s /opt/tests/orchestratord /usr/libexec/orchestratord && \
                                   ln -s /opt/tests/orchestratorctl /usr/bin/orchestratorctl";
 /// A container engine, as Debian's package docker.io brings it, and what is needed to look into it.
-const ENGINE: [&str; 5] =
-    ["/usr/sbin/dockerd", "/usr/bin/containerd", "/usr/bin/containerd-shim-runc-v2", "/usr/sbin/runc", "/usr/bin/docker"];
+const ENGINE: [&str; 5] = [
+    "/usr/sbin/dockerd",
+    "/usr/bin/containerd",
+    "/usr/bin/containerd-shim-runc-v2",
+    "/usr/sbin/runc",
+    "/usr/bin/docker",
+];
 /// Everything in the machine is in memory; a bridge and packet filters are nothing that orchestratord would use.
 const ENGINE_UNIT: &str = "[Unit]\nDescription=Container engine\n\n\
                            [Service]\nType=notify\nDelegate=yes\nKillMode=process\n\
