@@ -123,8 +123,9 @@ impl Vplcs {
                     VplcRequest::Plan(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Reset(_, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),
-                    VplcRequest::Follow(_, _, reply) => drop(reply.send(Err(refusal()))),
-                    VplcRequest::Run(_, _, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Follow(_, _, reply) | VplcRequest::Run(_, _, reply) => {
+                        drop(reply.send(Err(refusal())));
+                    }
                 }
             }
         });

@@ -70,47 +70,29 @@ impl Stage {
         self.machine.ask(&format!("cat >{HOME}/{name} <<'END'\n{text}END"));
     }
 
-    /// Says what comes next.
-    pub fn title(&self, text: &str) {
-        println!("\n== {text}");
-    }
-
-    /// Says what was found.
-    pub fn note(&self, text: &str) {
-        println!("   ({text})");
-    }
-
     /// Runs a command in the machine; it has to succeed.
     pub fn run(&self, command: &str) {
-        let code = self.tell("plc#", command, self.machine.command("sh"));
+        let code = tell("plc#", command, self.machine.command("sh"));
         assert_eq!(code, Some(0), "{command}");
     }
 
     /// Runs a command in the machine; it has to fail.
     pub fn fails(&self, command: &str) {
-        let code = self.tell("plc#", command, self.machine.command("sh"));
+        let code = tell("plc#", command, self.machine.command("sh"));
         assert_ne!(code, Some(0), "{command}");
         println!("   (exit code {})", code.unwrap());
     }
 
     /// Runs a command in the plant; it has to succeed.
     pub fn in_plant(&self, command: &str) {
-        let code = self.tell("plant$", command, self.plant.0.command("sh"));
+        let code = tell("plant$", command, self.plant.0.command("sh"));
         assert_eq!(code, Some(0), "{command}");
     }
 
     /// Runs a command in the plant that gets no answer.
     pub fn refused_in_plant(&self, command: &str) {
-        let code = self.tell("plant$", command, self.plant.0.command("sh"));
+        let code = tell("plant$", command, self.plant.0.command("sh"));
         assert_ne!(code, Some(0), "{command}");
-    }
-
-    fn tell(&self, prompt: &str, command: &str, mut shell: Command) -> Option<i32> {
-        println!("{prompt} {command}");
-        let script = format!("cd {HOME}; exec 2>&1; {command}");
-        let output = shell.args(["-c", &script]).output().unwrap();
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        output.status.code()
     }
 
     /// Waits until a command in the machine succeeds.
@@ -139,4 +121,23 @@ impl Stage {
              ls -d /sys/fs/cgroup/system.slice/docker-* 2>/dev/null; true",
         )
     }
+}
+
+/// Says what comes next.
+pub fn title(text: &str) {
+    println!("\n== {text}");
+}
+
+/// Says what was found.
+pub fn note(text: &str) {
+    println!("   ({text})");
+}
+
+/// Runs a command, and shows it and what it says; returns its exit code.
+fn tell(prompt: &str, command: &str, mut shell: Command) -> Option<i32> {
+    println!("{prompt} {command}");
+    let script = format!("cd {HOME}; exec 2>&1; {command}");
+    let output = shell.args(["-c", &script]).output().unwrap();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    output.status.code()
 }
