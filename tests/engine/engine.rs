@@ -339,5 +339,13 @@ impl Drop for Engine {
             }
         }
         self.end();
+        // An engine that left containers running once, or was killed, does not take all its mounts along.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+        for point in
+            points.filter(|point| Path::new(point).starts_with(self.place.path())).collect::<Vec<_>>().iter().rev()
+        {
+            Command::new("umount").arg(point).status().ok();
+        }
     }
 }

@@ -54,3 +54,22 @@ async fn making_and_removing_leaves_nothing_behind() {
         assert!(kernel().1 <= kernel_before.1 + SLACK, "mounts: {kernel_before:?} before, {:?} after", kernel());
     }
 }
+
+/// What the daemon holds for each vPLC that runs: `-- --nocapture what_a_vplc_costs` prints it.
+#[tokio::test]
+async fn what_a_vplc_costs_the_daemon_is_bounded() {
+    let Some(host) = Host::start("what_a_vplc_costs_the_daemon_is_bounded").await else { return };
+    let nothing = host.weight();
+    let mut weights = Vec::new();
+    for number in 1..=4_u8 {
+        let name = format!("press{number}");
+        let own = spec(RUNS, NIC).replace("press1", &name).replace("192.0.2.7", &format!("192.0.2.{}", 10 + number));
+        let (result, _, message) = host.apply(&own).await;
+        assert_eq!(result, "done", "{message}");
+        weights.push(host.weight());
+    }
+    eprintln!("without a vPLC: {nothing:?}; with 1, 2, 3 and 4: {weights:?}");
+    let (first, last) = (weights[0], weights[3]);
+    assert!(last.resident <= first.resident + 3 * 1024, "more than 1 MiB for each");
+    assert!(last.descriptors <= first.descriptors + 3 * 8, "more than 8 descriptors for each");
+}

@@ -128,8 +128,9 @@ impl Vplcs {
                     VplcRequest::Lines(_, _, reply) => drop(reply.send(Err(refusal()))),
                     VplcRequest::Usage(_, reply) => drop(reply.send(Usage { restarts: 7, ..Usage::default() })),
                     VplcRequest::History(_, _, _, reply) => drop(reply.send(vec![(1, 0.5)])),
-                    VplcRequest::Follow(_, _, reply) => drop(reply.send(Err(refusal()))),
-                    VplcRequest::Run(_, _, reply) => drop(reply.send(Err(refusal()))),
+                    VplcRequest::Follow(_, _, reply) | VplcRequest::Run(_, _, reply) => {
+                        drop(reply.send(Err(refusal())));
+                    }
                 }
             }
         });

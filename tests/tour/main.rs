@@ -10,7 +10,7 @@ mod stage;
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{PATIENCE, Stage, note, title};
 
 /// The first vPLC; the second one differs in its name and address.
 const PRESS: &str = "\
@@ -36,7 +36,7 @@ fn a_tour_of_virtual_plcs() {
     crashes(&stage);
     reboots(&mut stage);
 
-    stage.title("Deleted, nothing is left");
+    title("Deleted, nothing is left");
     stage.run("orchestratorctl vplc delete press1");
     stage.run("orchestratorctl vplc delete press2");
     stage.run("orchestratorctl vplc list");
@@ -46,21 +46,21 @@ fn a_tour_of_virtual_plcs() {
 }
 
 fn made_and_programmed(stage: &Stage) {
-    stage.title("A virtual PLC from a file, on a machine without a registry");
+    title("A virtual PLC from a file, on a machine without a registry");
     stage.run("cat press1.yaml");
     stage.run("orchestratorctl vplc apply --dry-run press1.yaml");
     stage.run("orchestratorctl vplc apply --image plc.tar press1.yaml");
     stage.run("orchestratorctl vplc list");
     stage.in_plant("ping -c 1 -W 5 192.0.2.11");
 
-    stage.title("A PLC program, and a Modbus client in the plant that reads from it");
+    title("A PLC program, and a Modbus client in the plant that reads from it");
     stage.run("orchestratorctl vplc deploy press1 program-11.zip");
     stage.in_plant("mbpoll -q -1 -t 4 -r 1 -c 3 192.0.2.11");
     assert_eq!(stage.plant.program(11), Some(11));
     stage.run("orchestratorctl vplc deploy press1 program-12.zip");
     assert_eq!(stage.plant.program(11), Some(12));
 
-    stage.title("A program that does not compile: the one before it runs again");
+    title("A program that does not compile: the one before it runs again");
     stage.fails("orchestratorctl vplc deploy press1 broken.zip");
     stage.in_plant("mbpoll -q -1 -t 4 -r 1 -c 3 192.0.2.11");
     assert_eq!(stage.plant.program(11), Some(12));
@@ -68,7 +68,7 @@ fn made_and_programmed(stage: &Stage) {
 }
 
 fn crashes(stage: &Stage) {
-    stage.title("The daemon is killed while a client polls every 20 ms");
+    title("The daemon is killed while a client polls every 20 ms");
     let poll = stage.plant.poll(11);
     for _ in 0..2 {
         stage.run("systemctl kill --kill-who=main --signal=KILL orchestratord");
@@ -76,30 +76,30 @@ fn crashes(stage: &Stage) {
         std::thread::sleep(Duration::from_secs(1));
     }
     let polls = poll.end();
-    stage.note(&format!(
+    note(&format!(
         "{} polls were answered, {} were not; the slowest took {:?}",
         polls.good, polls.failed, polls.longest
     ));
     assert!(polls.good > 0 && polls.failed == 0);
 
-    stage.title("The runtime crashes");
+    title("The runtime crashes");
     stage.run("kill -KILL $(pidof stub-runtime)");
     let (after, number) = stage.plant.await_answer(11, PATIENCE);
     assert_eq!(number, 12);
-    stage.note(&format!("Modbus answers again after {after:.1?}, 3 s of which are the pause before a restart"));
+    note(&format!("Modbus answers again after {after:.1?}, 3 s of which are the pause before a restart"));
     stage.wait_for("orchestratorctl vplc list | grep -q 'press1  running  running'");
     stage.run("orchestratorctl vplc list");
 }
 
 fn reboots(stage: &mut Stage) {
-    stage.title("An operator stops a vPLC, and the host reboots");
+    title("An operator stops a vPLC, and the host reboots");
     stage.run("orchestratorctl vplc apply press2.yaml");
     stage.run("orchestratorctl vplc stop press2");
     let begun = Instant::now();
     stage.reboot("systemctl reboot");
     comes_back(stage, begun);
 
-    stage.title("The power fails");
+    title("The power fails");
     let begun = Instant::now();
     stage.cut_power();
     comes_back(stage, begun);
@@ -110,7 +110,7 @@ fn reboots(stage: &mut Stage) {
 /// Both vPLCs are as they were wanted before the machine booted.
 fn comes_back(stage: &Stage, begun: Instant) {
     let (_, number) = stage.plant.await_answer(11, PATIENCE);
-    stage.note(&format!("Modbus of press1 answers again {:.1?} after that", begun.elapsed()));
+    note(&format!("Modbus of press1 answers again {:.1?} after that", begun.elapsed()));
     assert_eq!(number, 12);
     stage.wait_for("orchestratorctl vplc list | grep -q 'press1  running  running'");
     stage.wait_for("orchestratorctl vplc list | grep -q 'press2  stopped  stopped'");

@@ -1,12 +1,12 @@
 //! Where the tour takes place, and how it is told.
 
+use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
 use orchestrator_tests::booted::{Bench, Booted, INSTALL_DAEMON, STRICT};
 use orchestrator_tests::plant::Plant;
 use orchestrator_tests::runtime::{program, write_archive};
-use tempfile::TempDir;
 
 /// How long anything may take; long, because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_mins(3);
@@ -19,8 +19,6 @@ const LINK: &str = "[Match]\nName=host0\n\n[Network]\nAddress=192.0.2.2/24\nLink
 pub struct Stage {
     machine: Booted,
     pub plant: Plant,
-    /// What the machine is shown lives as long as it does.
-    _place: TempDir,
 }
 
 impl Stage {
@@ -45,12 +43,9 @@ impl Stage {
                 return None;
             }
         };
-        let place = TempDir::with_prefix("vplc-tour-").unwrap();
-        let image = place.path().join("plc.tar");
-        write_archive(&image, "plc/runtime:4.1.9");
         let plant = Plant::with_switch();
         let machine = bench
-            .show(&image, &format!("{HOME}/plc.tar"))
+            .file(&format!("{HOME}/plc.tar"), 0o644, image("plc/runtime:4.1.9"))
             .file("/etc/systemd/network/host0.network", 0o644, LINK)
             .file(&format!("{HOME}/program-11.zip"), 0o644, program(11, "good"))
             .file(&format!("{HOME}/program-12.zip"), 0o644, program(12, "good"))
@@ -62,7 +57,7 @@ impl Stage {
              systemctl enable --quiet --now systemd-networkd docker orchestratord"
         ));
         machine.wait_for("docker version && orchestratorctl status");
-        Some(Self { machine, plant, _place: place })
+        Some(Self { machine, plant })
     }
 
     /// A file in the machine.
@@ -70,47 +65,29 @@ impl Stage {
         self.machine.ask(&format!("cat >{HOME}/{name} <<'END'\n{text}END"));
     }
 
-    /// Says what comes next.
-    pub fn title(&self, text: &str) {
-        println!("\n== {text}");
-    }
-
-    /// Says what was found.
-    pub fn note(&self, text: &str) {
-        println!("   ({text})");
-    }
-
     /// Runs a command in the machine; it has to succeed.
     pub fn run(&self, command: &str) {
-        let code = self.tell("plc#", command, self.machine.command("sh"));
+        let code = tell("plc#", command, self.machine.command("sh"));
         assert_eq!(code, Some(0), "{command}");
     }
 
     /// Runs a command in the machine; it has to fail.
     pub fn fails(&self, command: &str) {
-        let code = self.tell("plc#", command, self.machine.command("sh"));
+        let code = tell("plc#", command, self.machine.command("sh"));
         assert_ne!(code, Some(0), "{command}");
         println!("   (exit code {})", code.unwrap());
     }
 
     /// Runs a command in the plant; it has to succeed.
     pub fn in_plant(&self, command: &str) {
-        let code = self.tell("plant$", command, self.plant.0.command("sh"));
+        let code = tell("plant$", command, self.plant.0.command("sh"));
         assert_eq!(code, Some(0), "{command}");
     }
 
     /// Runs a command in the plant that gets no answer.
     pub fn refused_in_plant(&self, command: &str) {
-        let code = self.tell("plant$", command, self.plant.0.command("sh"));
+        let code = tell("plant$", command, self.plant.0.command("sh"));
         assert_ne!(code, Some(0), "{command}");
-    }
-
-    fn tell(&self, prompt: &str, command: &str, mut shell: Command) -> Option<i32> {
-        println!("{prompt} {command}");
-        let script = format!("cd {HOME}; exec 2>&1; {command}");
-        let output = shell.args(["-c", &script]).output().unwrap();
-        print!("{}", String::from_utf8_lossy(&output.stdout));
-        output.status.code()
     }
 
     /// Waits until a command in the machine succeeds.
@@ -139,4 +116,31 @@ impl Stage {
              ls -d /sys/fs/cgroup/system.slice/docker-* 2>/dev/null; true",
         )
     }
+}
+
+/// An archive with an image of the stub runtime.
+fn image(name: &str) -> Vec<u8> {
+    let place = tempfile::tempdir().unwrap();
+    let archive = place.path().join("image.tar");
+    write_archive(&archive, name);
+    fs::read(archive).unwrap()
+}
+
+/// Says what comes next.
+pub fn title(text: &str) {
+    println!("\n== {text}");
+}
+
+/// Says what was found.
+pub fn note(text: &str) {
+    println!("   ({text})");
+}
+
+/// Runs a command, and shows it and what it says; returns its exit code.
+fn tell(prompt: &str, command: &str, mut shell: Command) -> Option<i32> {
+    println!("{prompt} {command}");
+    let script = format!("cd {HOME}; exec 2>&1; {command}");
+    let output = shell.args(["-c", &script]).output().unwrap();
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    output.status.code()
 }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::container::LogOutput;
@@ -46,12 +47,14 @@ const LINE_LIMIT: usize = 4096;
 pub struct DockerEngine {
     socket: PathBuf,
     client: Mutex<Option<Docker>>,
+    /// It said that it is Podman.
+    podman: AtomicBool,
 }
 
 impl DockerEngine {
     /// The engine behind this socket; nobody asks it anything yet.
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned(), client: Mutex::new(None) }
+        Self { socket: socket.to_owned(), client: Mutex::new(None), podman: AtomicBool::new(false) }
     }
 
     fn client(&self) -> Result<Docker, EngineError> {
@@ -171,6 +174,7 @@ impl Engine for DockerEngine {
             let version = self.client()?.version().await.map_err(|fault| self.fault("say who it is", fault))?;
             let components = version.components.unwrap_or_default();
             let podman = components.iter().find(|component| component.name.contains("Podman"));
+            self.podman.store(podman.is_some(), Ordering::Relaxed);
             let name = if podman.is_some() { "podman" } else { "docker" };
             let number = podman.map(|component| component.version.clone()).or(version.version).unwrap_or_default();
             Ok(Version { name: name.to_owned(), version: excerpt(&number) })
@@ -181,11 +185,12 @@ impl Engine for DockerEngine {
     fn happenings(&self) -> BoxStream<'static, Happening> {
         let Ok(client) = self.client() else { return stream::empty().boxed() };
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let filters = HashMap::from([
-            ("type".to_owned(), words(&["container"])),
-            ("label".to_owned(), words(&[VPLC_LABEL])),
-            ("event".to_owned(), words(&EVENTS)),
-        ]);
+        let mut filters =
+            HashMap::from([("type".to_owned(), words(&["container"])), ("event".to_owned(), words(&EVENTS))]);
+        // Podman 4 knows no label without its value, and would say nothing at all.
+        if !self.podman.load(Ordering::Relaxed) {
+            filters.insert("label".to_owned(), words(&[VPLC_LABEL]));
+        }
         // The stream is asked for when it is read for the first time; what happens until then is handed in later.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let options = EventsOptions { filters: Some(filters), since: Some(now.to_string()), until: None };
@@ -266,7 +271,7 @@ impl Engine for DockerEngine {
                     },
                     _ = ticks.tick() => {
                         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
-                        let share = counted.load(std::sync::atomic::Ordering::Relaxed) as f64 / size.max(1) as f64;
+                        let share = counted.load(Ordering::Relaxed) as f64 / size.max(1) as f64;
                         progress(share.min(1.0), "loading the archive");
                     }
                 }
@@ -508,7 +513,7 @@ fn blocks(
                 Ok::<_, std::io::Error>((block, archive))
             });
             let (block, archive) = read.await.map_err(std::io::Error::other)??;
-            counted.fetch_add(block.len() as u64, std::sync::atomic::Ordering::Relaxed);
+            counted.fetch_add(block.len() as u64, Ordering::Relaxed);
             Ok((!block.is_empty()).then(|| (bytes::Bytes::from(block), archive)))
         }
     })
