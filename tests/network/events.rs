@@ -239,6 +239,20 @@ async fn a_link_of_the_name_that_is_not_ours_stops_a_dedicated_or_routed_nic() {
     works_again(&nic, &plc).await;
 }
 
+#[tokio::test]
+async fn a_route_of_the_host_stands_before_a_routed_nic() {
+    let (host, _plant, plc) = host_with_address().await;
+    host.net.ip("route add 192.0.2.7/32 dev lan0");
+    let nic = attach(&host, &with_type(&plc, "type: routed")).await;
+    becomes(&nic, "failed").await;
+    let (_, message) = nic.last_error().await.unwrap();
+    assert!(message.starts_with("The host has another route to \"192.0.2.7\" already; it is left alone"), "{message}");
+    assert!(host.net.ip("route show 192.0.2.7").contains("dev lan0"));
+    host.net.ip("route del 192.0.2.7/32 dev lan0");
+    works_again(&nic, &plc).await;
+    assert_eq!(on_host(&host), ALL);
+}
+
 /// A loose contact: whatever the order in which it all is heard, the end is right, and nothing is left behind.
 #[tokio::test]
 async fn a_parent_that_flaps_a_hundred_times_is_survived() {
