@@ -183,16 +183,16 @@ async fn real_time_is_what_the_threads_have() {
     real_time_becomes(&vplc, "off", "The vPLC asks for none.").await;
     host.run(&spec(RUNS, "cpuset: \"0\"\n")).await;
     real_time_becomes(&vplc, "granted", "").await;
-    let (_, text, _) = host.ctl("vplc list").await;
-    assert!(text.lines().any(|line| line.starts_with("press1") && line.contains(" granted ")), "{text}");
+    let (_, listed, _) = host.ctl("vplc list").await;
+    assert!(listed.lines().any(|line| line.starts_with("press1") && line.contains(" granted ")), "{listed}");
     // Somebody gives it more processors behind our back.
     let processors = std::thread::available_parallelism().unwrap().get();
     let more = json!({ "CpusetCpus": format!("0-{}", processors - 1) });
     if processors > 1 {
         host.engine.post("/containers/vplc.press1/update", &more).expect("an update");
         real_time_becomes(&vplc, "degraded", "may run on other processors than asked for").await;
-        let (_, text, _) = host.ctl("vplc show press1").await;
-        assert!(text.contains("degraded: "), "{text}");
+        let (_, listed, _) = host.ctl("vplc show press1").await;
+        assert!(listed.contains("degraded: "), "{listed}");
         host.engine.post("/containers/vplc.press1/update", &json!({ "CpusetCpus": "0" })).expect("an update");
         real_time_becomes(&vplc, "granted", "").await;
     } else {
