@@ -183,16 +183,16 @@ async fn real_time_is_what_the_threads_have() {
     real_time_becomes(&vplc, "off", "The vPLC asks for none.").await;
     host.run(&spec(RUNS, "cpuset: \"0\"\n")).await;
     real_time_becomes(&vplc, "granted", "").await;
-    let (_, text, _) = host.ctl("vplc list").await;
-    assert!(text.lines().any(|line| line.starts_with("press1") && line.contains(" granted ")), "{text}");
+    let (_, listed, _) = host.ctl("vplc list").await;
+    assert!(listed.lines().any(|line| line.starts_with("press1") && line.contains(" granted ")), "{listed}");
     // Somebody gives it more processors behind our back.
     let processors = std::thread::available_parallelism().unwrap().get();
     let more = json!({ "CpusetCpus": format!("0-{}", processors - 1) });
     if processors > 1 {
         host.engine.post("/containers/vplc.press1/update", &more).expect("an update");
         real_time_becomes(&vplc, "degraded", "may run on other processors than asked for").await;
-        let (_, text, _) = host.ctl("vplc show press1").await;
-        assert!(text.contains("degraded: "), "{text}");
+        let (_, listed, _) = host.ctl("vplc show press1").await;
+        assert!(listed.contains("degraded: "), "{listed}");
         host.engine.post("/containers/vplc.press1/update", &json!({ "CpusetCpus": "0" })).expect("an update");
         real_time_becomes(&vplc, "granted", "").await;
     } else {
@@ -247,7 +247,8 @@ async fn a_program_has_figures_and_real_time_once_it_runs() {
 
 #[tokio::test]
 async fn a_vplc_tells_what_it_uses() {
-    let Some(host) = Host::start("a_vplc_tells_what_it_uses").await else { return };
+    let name = "a_vplc_tells_what_it_uses";
+    let Some(host) = Host::start(name).await else { return };
     assert_eq!(metric(&host, "restarts_total").await, None);
     // It writes files, which the kernel caches, knocks at an address of the plant, and is busy.
     let program = "busybox dd if=/dev/zero of=/data/big bs=1M count=48; busybox nc -w 1 192.0.2.9 502; touch /data/done; \
@@ -255,8 +256,15 @@ async fn a_vplc_tells_what_it_uses() {
     let vplc = host.run(&spec(program, &format!("{NIC}data: {{path: /data}}\nrestart: {{delay: 0}}\n"))).await;
     let data = data(&host);
     until("it has written", async || data.join("done").exists().then_some(())).await;
+    assert_eq!(fs::metadata(data.join("big")).unwrap().len(), 48 << 20);
+    let stats = host.engine.api("GET", "/containers/vplc.press1/stats?stream=false&one-shot=true", None).unwrap();
+    let stats: Value = serde_json::from_str(&stats).unwrap();
+    let all = stats["memory_stats"]["usage"].as_f64().unwrap();
     let memory = metric(&host, "memory_bytes").await.expect("memory");
     assert!(memory > 0.0 && memory < f64::from(24 << 20), "the cache of files counts: {memory}");
+    if all < f64::from(40 << 20) {
+        eprintln!("SKIPPED in part {name}: the kernel has given up its cache of files already");
+    }
     let sent = metric(&host, "sent_bytes_total").await.expect("bytes");
     assert!(sent > 0.0 && metric(&host, "received_bytes_total").await.is_some());
     let before = metric(&host, "cpu_seconds_total").await.expect("processors");

@@ -217,3 +217,30 @@ fn queries_of_a_daemon_that_died_are_ended_by_the_next() {
     machine
         .wait_for("journalctl --unit=orchestratord --output=cat | grep 'Ending a call that an earlier daemon made.'");
 }
+
+/// The sandbox of the daemon around something else.
+#[test]
+fn the_sandbox_shows_serial_ports_and_lets_nodes_of_adapters_be_made() {
+    let Some(bench) = Bench::new() else { return };
+    let mut probe = String::new();
+    for line in
+        unit().lines().filter(|line| !["BusName=", "WatchdogSec=", "Restart="].iter().any(|key| line.starts_with(key)))
+    {
+        let line = match line.split_once('=') {
+            Some(("Type", _)) => "Type=oneshot",
+            Some(("ExecStart", _)) => "ExecStart=/opt/probe",
+            _ => line,
+        };
+        writeln!(probe, "{line}").unwrap();
+    }
+    let script = "#!/bin/sh -ex\nls /dev/serial/by-id\nmknod /run/orchestrator/adapter c 188 7\n";
+    let machine =
+        bench.file("/etc/systemd/system/probe.service", 0o644, probe).file("/opt/probe", 0o755, script).boot();
+    machine.ask("mkdir -p /dev/serial/by-id && touch /dev/serial/by-id/usb-A-if00");
+    if machine.ask("mknod /run/tried c 188 7 && echo possible || true").is_empty() {
+        eprintln!("SKIPPED in part the_sandbox_shows_serial_ports: a booted machine may make no nodes here");
+        return;
+    }
+    machine.ask("systemctl start probe || journalctl --unit=probe >&2");
+    machine.ask("test -c /run/orchestrator/adapter && journalctl --unit=probe | grep usb-A-if00");
+}

@@ -12,8 +12,8 @@ use crate::vplc::spec::SerialPort;
 struct Claim {
     vplc: String,
     shared: bool,
-    /// It has been given the device that is plugged in.
-    holds: bool,
+    /// The device that it has been given, by its node on the host; empty if none.
+    holds: String,
 }
 
 impl Claim {
@@ -32,7 +32,7 @@ impl Claims {
         let mut claims = Self::default();
         for vplc in status.vplcs.values() {
             for port in &vplc.serial {
-                let holds = !port.device.is_empty() && port.error.is_empty();
+                let holds = if port.error.is_empty() { port.device.clone() } else { String::new() };
                 claims.put(&port.port, Claim { vplc: vplc.name.clone(), shared: port.port.shared, holds });
             }
         }
@@ -41,7 +41,7 @@ impl Claims {
 
     /// A vPLC may get this port.
     pub fn add(&mut self, vplc: &str, port: &SerialPort) {
-        self.put(port, Claim { vplc: vplc.to_owned(), shared: port.shared, holds: false });
+        self.put(port, Claim { vplc: vplc.to_owned(), shared: port.shared, holds: String::new() });
     }
 
     fn put(&mut self, port: &SerialPort, claim: Claim) {
@@ -72,10 +72,11 @@ impl Claims {
         shared: bool,
         plugged: &BTreeMap<String, Port>,
     ) -> Result<(), SerialError> {
-        let holds = self.on(&port.name).any(|claim| claim.vplc == vplc && claim.holds);
+        let device = port.path.display().to_string();
+        let holds = self.on(&port.name).any(|claim| claim.vplc == vplc && claim.holds == device);
         let same = plugged.values().filter(|other| other.device == port.device);
         let mut claims = same.flat_map(|other| self.on(&other.name)).filter(|claim| claim.excludes(vplc, shared));
-        match claims.find(|claim| claim.holds || !holds && claim.vplc.as_str() < vplc) {
+        match claims.find(|claim| claim.holds == device || !holds && claim.vplc.as_str() < vplc) {
             Some(other) => Err(SerialError::InUse { port: port.name.clone(), owner: other.vplc.clone() }),
             None => Ok(()),
         }

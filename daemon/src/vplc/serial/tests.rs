@@ -64,12 +64,11 @@ fn a_port_has_one_owner_unless_all_share_it() {
     claims.allow("b", &[wanted("q", false)]).unwrap();
 }
 
-/// vPLCs that have these ports; those that are said to hold it were given the device.
-fn vplcs(ports: &[(&str, &str, bool, bool)]) -> Claims {
+/// vPLCs that have these ports, shared or not, and were given these devices.
+fn vplcs(ports: &[(&str, &str, bool, &str)]) -> Claims {
     let mut status = VplcsStatus::default();
-    for (vplc, port, shared, holds) in ports {
-        let device = if *holds { "/dev/null".to_owned() } else { String::new() };
-        let port = PortStatus { device, ..PortStatus::unplugged(wanted(port, *shared)) };
+    for (vplc, port, shared, device) in ports {
+        let port = PortStatus { device: (*device).to_owned(), ..PortStatus::unplugged(wanted(port, *shared)) };
         let vplc = VplcStatus { name: (*vplc).to_owned(), serial: vec![port], ..VplcStatus::default() };
         status.vplcs.insert(vplc.name.clone(), Arc::new(vplc));
     }
@@ -85,18 +84,21 @@ fn one_device_under_two_names_has_one_owner_all_the_same() {
     let plugged = Ports::new(dev.path()).list();
     let may =
         |claims: &Claims, vplc: &str, port: &str, shared| claims.check(vplc, &plugged[port], shared, &plugged).is_ok();
-    // Who comes first has it, and keeps it.
-    for holder in ["a", "b"] {
-        let claims = vplcs(&[("a", "p", false, holder == "a"), ("b", "q", false, holder == "b")]);
-        assert_eq!((may(&claims, "a", "p", false), may(&claims, "b", "q", false)), (holder == "a", holder == "b"));
+    // Who comes first has it, and keeps it, also if the other one had another device before.
+    for (first, second) in
+        [("/dev/null", ""), ("/dev/null", "/dev/zero"), ("", "/dev/null"), ("/dev/zero", "/dev/null")]
+    {
+        let claims = vplcs(&[("a", "p", false, first), ("b", "q", false, second)]);
+        let expected = (first == "/dev/null", second == "/dev/null");
+        assert_eq!((may(&claims, "a", "p", false), may(&claims, "b", "q", false)), expected, "{first} {second}");
     }
     // Both at once: one of them.
-    let claims = vplcs(&[("a", "p", false, false), ("b", "q", false, false)]);
+    let claims = vplcs(&[("a", "p", false, ""), ("b", "q", false, "")]);
     assert!(may(&claims, "a", "p", false) && !may(&claims, "b", "q", false));
     // Others are no hindrance, and sharing is none.
-    let claims = vplcs(&[("a", "r", false, true), ("b", "q", false, false)]);
+    let claims = vplcs(&[("a", "r", false, "/dev/zero"), ("b", "q", false, "")]);
     assert!(may(&claims, "b", "q", false));
-    let claims = vplcs(&[("a", "p", true, true), ("b", "q", true, true)]);
+    let claims = vplcs(&[("a", "p", true, "/dev/null"), ("b", "q", true, "/dev/null")]);
     assert!(may(&claims, "a", "p", true) && may(&claims, "b", "q", true));
 }
 
