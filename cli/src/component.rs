@@ -93,7 +93,7 @@ fn storage(error: orchestratord::core::store::StoreError) -> Failure {
 }
 
 /// What is a Component of a vPLC.
-trait Component {
+trait Component: AsRef<Call> {
     /// What it provides, as lines.
     async fn provides(&self, desk: &Desk) -> Result<String, Failure>;
     /// What else there is to know, as lines.
@@ -137,10 +137,7 @@ pub fn run(kind: ComponentKind, interface: &str, words: &[String]) -> Result<u8,
     Ok(SUCCESS)
 }
 
-async fn answer<T: Component>(word: &str, component: T) -> Result<u8, Failure>
-where
-    T: AsRef<Call>,
-{
+async fn answer<T: Component>(word: &str, component: T) -> Result<u8, Failure> {
     let call = component.as_ref();
     if word == "Cleanup" {
         orchestratord::core::store::remove_file(&call.file("payload")).map_err(storage)?;

@@ -99,8 +99,8 @@ pub async fn credentials(vplc: &VplcProxy<'_>, json: bool) -> Result<u8, Failure
     let text = |name| told.text(name).unwrap_or_default();
     let (user, password, certificate) = (text("user"), text("password"), text("certificate"));
     show(json, &json!({ "user": user, "password": password, "certificate": certificate }), || {
-        let lines = [("User", &user), ("Password", &password), ("Certificate", &certificate)];
-        lines.iter().map(|(name, value)| format!("{:<14}{}\n", format!("{name}:"), printable(value))).collect()
+        let [user, password, certificate] = [&user, &password, &certificate].map(|value| printable(value));
+        format!("User:         {user}\nPassword:     {password}\nCertificate:  {certificate}\n")
     })?;
     Ok(SUCCESS)
 }

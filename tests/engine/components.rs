@@ -143,9 +143,9 @@ async fn program_image_and_firmware_are_updated_together_and_come_back_together(
 
     // The last one fails: image and program are installed and proved by then.
     let third = release(&host, 3, 13, None, "bad").await;
-    let (code, text, told) = host.ctl(&format!("--json install {third}")).await;
+    let (code, printed, told) = host.ctl(&format!("--json install {third}")).await;
     assert_ne!(code, 0, "{told}");
-    assert!(text.contains("\"result\": \"rolled-back\""), "{text} {told}");
+    assert!(printed.contains("\"result\": \"rolled-back\""), "{printed} {told}");
     assert!(told.contains("firmware"), "{told}");
     assert_eq!(state(&host, &vplc, &plant).await, before);
     assert_ne!(host.engine.pid("vplc.press1"), runtime, "it was another one in between");

@@ -91,6 +91,18 @@ async fn an_image_that_does_not_work_leads_back_to_the_former_one_and_its_progra
     let digest = before.1.split(' ').nth(1).unwrap();
     assert_eq!(host.ctl(&format!("vplc upgrade press1 runtime:1 --pin {digest}")).await.0, 0);
     assert_eq!(state(&host, &vplc).await, before);
+
+    // A way back that cannot be gone to its end is told, and goes on to be told.
+    fs::write(host.path("state/vplc-programs/press1/programs/1.zip"), "damaged").unwrap();
+    let job = vplc.upgrade("runtime:ends", Options::new()).await.unwrap();
+    let (result, error, message) = host.end_of(job).await;
+    assert_eq!((result.as_str(), error.as_str()), ("inconsistent", "Inconsistent"), "{message}");
+    assert!(message.contains("exit code 7") && message.contains("could not be taken back: Version \"1\""), "{message}");
+    assert_eq!((vplc.container().await.unwrap(), plant.program()), ("running".into(), None));
+    assert!(vplc.last_error().await.unwrap().1.contains("Version \"1\" of the program cannot be used"));
+    assert_eq!(deploy(&host, 12, "good").await.1, "done");
+    assert_eq!(vplc.last_error().await.unwrap(), (String::new(), String::new()));
+    assert_eq!(plant.program(), Some(12));
     host.delete().await;
 }
 
@@ -143,8 +155,8 @@ async fn programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reache
     host.engine.import_runtime();
     let plant = Plant::at("plant0", &host.net);
     host.run(&spec()).await;
-    let (_, text, _) = host.ctl("--json vplc show press1").await;
-    assert!(text.contains("\"versions\": []"), "{text}");
+    let (_, printed, _) = host.ctl("--json vplc show press1").await;
+    assert!(printed.contains("\"versions\": []"), "{printed}");
     let nothing = host.path("nothing.zip");
     let (code, _, told) = host.ctl(&format!("vplc export press1 {}", nothing.display())).await;
     assert_eq!((code, nothing.exists()), (6, false), "{told}");
@@ -158,8 +170,8 @@ async fn programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reache
         assert!(version["proven"].is_string() && version["by"] == "user 0", "{version}");
         assert_eq!((version["sha256"].as_str().unwrap().len(), version["size"].as_u64() > Some(0)), (64, true));
     }
-    let (_, text, _) = host.ctl("vplc show press1").await;
-    assert!(text.lines().any(|line| line.starts_with("3 * ")), "{text}");
+    let (_, printed, _) = host.ctl("vplc show press1").await;
+    assert!(printed.lines().any(|line| line.starts_with("3 * ")), "{printed}");
     // What comes out is what went in.
     for (words, number) in [("", 13), ("2 ", 12)] {
         let file = host.path(&format!("{number}.zip"));
@@ -174,9 +186,9 @@ async fn programs_are_listed_exported_and_put_back_and_the_runtime_can_be_reache
     assert_eq!(host.ctl("vplc rollback press1 1").await.0, 0);
     assert_eq!((plant.program(7), shown(&host).await["program"]["number"].as_u64()), (Some(11), Some(1)));
 
-    let (code, text, _) = host.ctl("--json vplc credentials press1").await;
+    let (code, printed, _) = host.ctl("--json vplc credentials press1").await;
     assert_eq!(code, 0);
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let user = told["user"].as_str().unwrap();
     let word = serde_json::json!({ "username": user, "password": told["password"] }).to_string();
     let net = format!("--net=/proc/{}/ns/net", host.engine.pid("vplc.press1"));

@@ -30,7 +30,7 @@ pub enum Action {
     Inspect,
     /// Change the network: attach and detach NICs.
     Network,
-    /// Change vPLCs: apply, delete, start, stop.
+    /// Change vPLCs: apply, delete, start, stop; read what is secret of them.
     Vplc,
     /// Run any command in a vPLC.
     VplcShell,

@@ -170,7 +170,8 @@ async fn a_change_that_the_end_of_the_daemon_interrupts_is_taken_back() {
         let domain = domain.restart().await;
         let mut status = domain.handle.status();
         let back = |status: &VplcsStatus| status.vplcs.get("a").is_some_and(|vplc| vplc.spec == SPEC);
-        status.wait_for(back).await.unwrap();
+        let seen = tokio::time::timeout(Duration::from_mins(1), status.wait_for(back)).await;
+        seen.expect("it is taken back").unwrap();
         assert_eq!(domain.end(1).await, (JobResult::RolledBack, Some(Kind::Failed)), "{changes}");
         assert!(matches!(domain.condition(), Some(Condition::Running { .. })), "{changes}");
         assert_eq!(domain.engine.table().containers["vplc.a"].generation, before, "{changes}");

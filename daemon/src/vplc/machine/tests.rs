@@ -536,3 +536,21 @@ fn an_ill_runtime_on_trial_is_not_restarted_but_taken_back() {
     assert_eq!(world.count(&Effect::StopRuntime), 0);
     assert!(matches!(world.machine.rest("a"), Some(Err(error)) if error.kind == Kind::VplcFailed));
 }
+
+#[test]
+fn an_end_that_is_seen_on_the_way_back_only_counts_for_nothing() {
+    let restart = Restart { policy: Policy::Never, limit: 1, ..Restart::default() };
+    let before = || Rules { restart: restart.clone(), ..claiming(None) };
+    let mut world = World::over(Sight::default(), before());
+    world.start();
+    world.settle();
+    // The tenth effect is the claim. Nobody has seen yet that the runtime ended.
+    world.fails = Some(world.done.len() + 9);
+    world.tell(Event::Rules { rules: Rules { restart: restart.clone(), ..trial() }, nics: false });
+    assert!(matches!(world.done.last(), Some(Effect::Claim { .. })), "{:?}", world.done);
+    let exit = Exit { code: 7, out_of_memory: false };
+    world.sight.runtime.as_mut().unwrap().condition = Condition::Exited(exit);
+    world.tell(Event::Rules { rules: before(), nics: false });
+    world.settle();
+    assert!(world.running() && world.machine.latch().is_none(), "{:?}", world.done);
+}
