@@ -25,6 +25,9 @@ memory: 256M
 program: {}
 ";
 
+/// Another one after each boot.
+const BOOT: &str = "cat /proc/sys/kernel/random/boot_id";
+
 #[test]
 fn a_tour_of_virtual_plcs() {
     let Some(mut stage) = Stage::new("a_tour_of_virtual_plcs") else { return };
@@ -65,6 +68,7 @@ fn made_and_programmed(stage: &Stage) {
     stage.in_plant("mbpoll -q -1 -t 4 -r 1 -c 3 192.0.2.11");
     assert_eq!(stage.plant.program(11), Some(12));
     stage.run("orchestratorctl vplc show press1");
+    stage.run("orchestratorctl vplc shell press1 ip address show dev eth0");
 }
 
 fn crashes(stage: &Stage) {
@@ -95,6 +99,7 @@ fn reboots(stage: &mut Stage) {
     title("An operator stops a vPLC, and the host reboots");
     stage.run("orchestratorctl vplc apply press2.yaml");
     stage.run("orchestratorctl vplc stop press2");
+    stage.run(BOOT);
     let begun = Instant::now();
     stage.reboot("systemctl reboot");
     comes_back(stage, begun);
@@ -112,6 +117,7 @@ fn comes_back(stage: &Stage, begun: Instant) {
     let (_, number) = stage.plant.await_answer(11, PATIENCE);
     note(&format!("Modbus of press1 answers again {:.1?} after that", begun.elapsed()));
     assert_eq!(number, 12);
+    stage.run(BOOT);
     stage.wait_for("orchestratorctl vplc list | grep -q 'press1  running  running'");
     stage.wait_for("orchestratorctl vplc list | grep -q 'press2  stopped  stopped'");
     stage.run("orchestratorctl vplc list");

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
 use super::engine::{Attached, Engine, Errand, Fate, Piece, Size};
@@ -30,8 +30,9 @@ const FRAME_LIMIT: usize = 1 << 17;
 const PART: usize = 1 << 16;
 /// How long a command may take to end whose caller has gone, before it is killed.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// Exit code of a command whose end nobody can tell.
-const UNKNOWN_END: i64 = 255;
+/// Between two looks at a command whose output has ended: the first pause, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
 
 /// What goes over the socket of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,11 +229,16 @@ async fn pass_on(
                 to.send(frame(part)).await.ok()?;
             }
         }
-        Some(match engine.fate(&id).await {
-            Ok(Fate::Ended(code)) => Frame::Exit(code),
-            Ok(Fate::Runs(_)) => Frame::Exit(UNKNOWN_END),
-            Err(error) => Frame::Lost(error.to_string()),
-        })
+        // Its output may end before the engine knows of its end, or long before that if it closes it.
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match engine.fate(&id).await {
+                Ok(Fate::Ended(code)) => return Some(Frame::Exit(code)),
+                Ok(Fate::Runs(_)) => sleep(pause).await,
+                Err(error) => return Some(Frame::Lost(error.to_string())),
+            }
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
     };
     let upwards = async {
         let mut input = Some(input);
@@ -268,20 +274,32 @@ async fn pass_on(
 
 /// Ends a command whose caller has gone, as the end of a terminal does.
 async fn hang_up(engine: &dyn Engine, id: &str) {
-    for signal in [Signal::SIGHUP, Signal::SIGKILL] {
-        match engine.fate(id).await {
-            Ok(Fate::Runs(pid)) => {
-                if let Err(error) = kill(Pid::from_raw(pid), signal) {
-                    tracing::warn!("A command whose caller has gone cannot be ended: {error}.");
-                }
-            }
-            Ok(Fate::Ended(_)) => return,
-            Err(error) => {
-                tracing::warn!("A command whose caller has gone cannot be ended. {error}");
-                return;
-            }
+    for signal in [Signal::HUP, Signal::KILL] {
+        match send(engine, id, signal).await {
+            Ok(true) => sleep(FAREWELL).await,
+            Ok(false) => return,
+            Err(error) => return tracing::warn!("A command whose caller has gone cannot be ended. {error}"),
         }
-        tokio::time::sleep(FAREWELL).await;
+    }
+}
+
+/// Sends a signal to a command; returns whether it still ran.
+async fn send(engine: &dyn Engine, id: &str, signal: Signal) -> Result<bool, Error> {
+    let failed =
+        |error: rustix::io::Errno| Error::new(Kind::Failed, format!("Its process cannot be told to: {error}."));
+    let Fate::Runs(pid) = engine.fate(id).await? else { return Ok(false) };
+    let process = Pid::from_raw(pid).ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
+    let process = match pidfd_open(process, PidfdFlags::empty()) {
+        Err(rustix::io::Errno::SRCH) => return Ok(false),
+        process => process.map_err(failed)?,
+    };
+    // If the engine still says so, the descriptor is that of the command, and not of a later process with its number.
+    if engine.fate(id).await? != Fate::Runs(pid) {
+        return Ok(false);
+    }
+    match pidfd_send_signal(process, signal) {
+        Err(rustix::io::Errno::SRCH) => Ok(false),
+        sent => sent.map(|()| true).map_err(failed),
     }
 }
 
