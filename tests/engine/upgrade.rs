@@ -98,11 +98,11 @@ async fn an_image_that_does_not_work_leads_back_to_the_former_one_and_its_progra
     let (result, error, message) = host.end_of(job).await;
     assert_eq!((result.as_str(), error.as_str()), ("inconsistent", "Inconsistent"), "{message}");
     assert!(message.contains("exit code 7") && message.contains("could not be taken back: Version \"1\""), "{message}");
-    assert_eq!((vplc.container().await.unwrap(), plant.program()), ("running".into(), None));
+    assert_eq!((vplc.container().await.unwrap(), plant.program(7)), ("running".into(), None));
     assert!(vplc.last_error().await.unwrap().1.contains("Version \"1\" of the program cannot be used"));
     assert_eq!(deploy(&host, 12, "good").await.1, "done");
     assert_eq!(vplc.last_error().await.unwrap(), (String::new(), String::new()));
-    assert_eq!(plant.program(), Some(12));
+    assert_eq!(plant.program(7), Some(12));
     host.delete().await;
 }
 

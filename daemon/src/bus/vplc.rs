@@ -5,15 +5,16 @@
     reason = "the documentation of the members is read as comments of the introspection data"
 )]
 
+mod dictionaries;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use zbus::message::Header;
 use zbus::{Connection, OwnedFd, OwnedObjectPath, OwnedVariant, Variant, interface};
 
+use self::dictionaries::{Program, Serial, Versions, used};
 use super::auth::Action;
 use super::gate::Gate;
 use super::host::unknown_metric;
@@ -25,9 +26,7 @@ use crate::core::history::Point;
 use crate::vplc::engine::Errand;
 use crate::vplc::handle::{Order, ProgramOrder, Upgrade, VplcHandle, VplcStatus};
 use crate::vplc::program::runtime::Credentials;
-use crate::vplc::program::store::Version;
-use crate::vplc::serial::PortStatus;
-use crate::vplc::usage::{Metric, Usage};
+use crate::vplc::usage::Metric;
 
 /// Lines that are shown if nobody says how many.
 const LINES: u32 = 100;
@@ -63,104 +62,14 @@ impl From<&VplcStatus> for VplcView {
             since: status.since,
             restarts: status.restarts,
             plc: status.plc.to_owned(),
-            program: Program(status.program.clone()),
-            versions: Versions(status.versions.clone()),
-            serial: Serial(status.serial.clone()),
+            program: Program::new(status.program.clone()),
+            versions: Versions::new(status.versions.clone()),
+            serial: Serial::new(status.serial.clone()),
             real_time: status.real_time.grant.as_str().to_owned(),
             real_time_reason: text(status.real_time.reason.as_str()),
             last_error: error_pair(status.error.as_ref()),
         }
     }
-}
-
-/// A version of a program, as it goes over the bus.
-type Entries = HashMap<String, Variant<'static>>;
-
-fn entries(version: &Version) -> Entries {
-    let micros = |seconds: u64| seconds.saturating_mul(1_000_000);
-    let entries: [(&str, Variant<'static>); 6] = [
-        ("number", version.number.into()),
-        ("sha256", version.sha256.clone().into()),
-        ("size", version.size.into()),
-        ("added", micros(version.added).into()),
-        ("by", text(version.by.as_str()).into()),
-        ("proven", micros(version.proven.unwrap_or_default()).into()),
-    ];
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-/// The program that is on the runtime.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Program(Option<Version>);
-
-impl Program {
-    fn entries(&self) -> Entries {
-        self.0.as_ref().map(entries).unwrap_or_default()
-    }
-}
-
-/// The versions of the program that are kept.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Versions(Arc<[Version]>);
-
-impl Versions {
-    fn entries(&self) -> Vec<Entries> {
-        self.0.iter().map(entries).collect()
-    }
-}
-
-impl From<Versions> for Variant<'static> {
-    fn from(versions: Versions) -> Self {
-        versions.entries().into()
-    }
-}
-
-impl From<Program> for Variant<'static> {
-    fn from(program: Program) -> Self {
-        program.entries().into()
-    }
-}
-
-/// The serial ports.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Serial(Vec<PortStatus>);
-
-impl Serial {
-    fn entries(&self) -> Vec<HashMap<String, Variant<'static>>> {
-        let entries = |port: &PortStatus| {
-            let entries: [(&str, Variant<'static>); 6] = [
-                ("name", text(port.port.device.as_str()).into()),
-                ("node", text(port.port.path.as_str()).into()),
-                ("shared", port.port.shared.into()),
-                ("device", text(port.device.as_str()).into()),
-                ("connected", port.connected.into()),
-                ("error", text(port.error.as_str()).into()),
-            ];
-            entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-        };
-        self.0.iter().map(entries).collect()
-    }
-}
-
-impl From<Serial> for Variant<'static> {
-    fn from(serial: Serial) -> Self {
-        serial.entries().into()
-    }
-}
-
-/// What a vPLC uses, without what is not known.
-fn usage_entries(usage: &Usage) -> HashMap<String, Variant<'static>> {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let entries: [(&str, Option<Variant<'static>>); 7] = [
-        ("cpu", usage.cpu.map(Variant::from)),
-        ("cpu-time", usage.reading.cpu.map(|time| micros(time).into())),
-        ("memory", usage.reading.memory.map(Variant::from)),
-        ("received", usage.reading.received.map(Variant::from)),
-        ("sent", usage.reading.sent.map(Variant::from)),
-        ("restarts", Some(usage.restarts.into())),
-        ("overruns", usage.overruns.map(Variant::from)),
-    ];
-    entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
 /// A vPLC.
@@ -558,7 +467,7 @@ impl Vplc {
     /// started; asked for once a minute). Without those that are not known. More keys may come.
     #[zbus(property(emits_changed_signal = "false"))]
     async fn usage(&self) -> HashMap<String, Variant<'static>> {
-        self.handle.usage(self.name.clone()).await.map(|usage| usage_entries(&usage)).unwrap_or_default()
+        self.handle.usage(self.name.clone()).await.map(|usage| used(&usage)).unwrap_or_default()
     }
 
     /// Whether what the specification asks for under "real_time" and "cpuset" is granted, as it was seen on the threads that run:
