@@ -54,7 +54,7 @@ pub async fn run(command: Command, json: bool) -> Result<u8, Failure> {
         Command::Nic { command: Some(NicCommand::Show { name }) } => nics::show_nic(&name, json).await,
         Command::Nic { command: Some(NicCommand::Attach { file, wait }) } => nics::attach(&file, wait, json).await,
         Command::Nic { command: Some(NicCommand::Detach { name }) } => nics::detach(&name).await,
-        Command::Vplc { command } => vplcs::run(command, json).await,
+        Command::Vplc { command } => Box::pin(vplcs::run(command, json)).await,
         Command::Metrics => metrics(json).await,
         Command::Reload => {
             let update = Client::connect().await?.update().await?;

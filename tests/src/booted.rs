@@ -16,7 +16,7 @@
 
 mod services;
 
-pub use self::services::{INSTALL_DAEMON, SHOWN};
+pub use self::services::{INSTALL_DAEMON, SHOWN, unit};
 
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};

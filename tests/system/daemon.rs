@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use orchestrator_tests::booted::{Bench, Booted, INSTALL_DAEMON, SHOWN};
+use orchestrator_tests::booted::{Bench, Booted, INSTALL_DAEMON, SHOWN, unit};
 use orchestrator_tests::repository;
 
 const DEMO: &str = "/var/lib/orchestratord-demo";

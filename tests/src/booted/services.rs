@@ -29,7 +29,8 @@ const ENGINE_UNIT: &str = "[Unit]\nDescription=Container engine\n\n\
                            [Install]\nWantedBy=multi-user.target\n";
 
 /// The unit as it is installed where systemd does not know `notify-reload` yet.
-fn unit() -> String {
+#[must_use]
+pub fn unit() -> String {
     let text = fs::read_to_string(repository().join("systemd/orchestratord.service")).unwrap();
     let mut unit = String::new();
     for line in
