@@ -75,6 +75,7 @@ Exit codes:
    44  an image cannot be had
    45  something that is not ours has the name of a container or volume
    46  a vPLC ended by itself too often, or does not get healthy
+   47  somebody else has the serial port
    50  invalid PLC program
    51  the runtime of a vPLC does not answer as it should
    52  the runtime of a vPLC is not the one that it was
