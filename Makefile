@@ -34,7 +34,8 @@ demo: ## Show the main job on a private bus; needs no root.
 	tests/install-packages build demo
 	CARGO="$(CARGO)" demo/run
 
-# The tests send signals. A background job of a script has some of them ignored from the start, and so would its children.
+# The tests send signals. A background job of a script has some of them ignored from the start, and so would its children. Most
+# tests wait for something most of the time, so there are more at once than processors.
 .PHONY: check
 check: ## Everything a change has to pass, except packaging.
 	tests/install-packages build demo check
@@ -44,7 +45,7 @@ check: ## Everything a change has to pass, except packaging.
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
 	$(CARGO) build --workspace --locked
-	env --default-signal $(CARGO) test --workspace --locked
+	env --default-signal RUST_TEST_THREADS=$$(( 2 * $$(nproc) )) $(CARGO) test --workspace --locked
 	tests/interfaces/demo-component.sh
 	tests/interfaces/rootfs-image.sh
 	tests/interfaces/single-file.sh

@@ -123,3 +123,23 @@ async fn bad_specifications_are_refused_with_the_place() {
     // Nobody looked for an engine so far.
     assert_eq!(host.vplcs().await.engine().await.unwrap(), "");
 }
+
+#[tokio::test]
+async fn an_archive_that_does_not_have_the_image_is_refused_even_if_the_name_is_known() {
+    let test = "an_archive_that_does_not_have_the_image_is_refused_even_if_the_name_is_known";
+    let Some(host) = Host::start(test).await else { return };
+    host.engine.import_runtime();
+    let archive = host.path("plc.tar");
+    host.engine.take_out("plc:1", &archive);
+    let before = host.residue();
+    let file = host.file("other.yaml", &spec(RUNS, "").replace("plc:1", "runtime:1"));
+    let (code, _, told) = host.ctl(&format!("vplc apply --image {} {file}", archive.display())).await;
+    assert_eq!(code, 44, "{told}");
+    assert!(told.contains("the archive has \"plc:1\""), "{told}");
+    assert_eq!(host.residue(), before);
+    // The archive for which it is meant.
+    let file = host.file("press1.yaml", &spec(RUNS, ""));
+    let (code, _, told) = host.ctl(&format!("vplc apply --image {} {file}", archive.display())).await;
+    assert_eq!(code, 0, "{told}");
+    host.delete().await;
+}

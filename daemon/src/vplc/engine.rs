@@ -204,8 +204,9 @@ pub trait Engine: fmt::Debug + Send + Sync {
     /// Fetches an image.
     fn pull<'a>(&'a self, reference: &'a str, progress: Progress<'a>) -> Answer<'a, ()>;
 
-    /// Loads images from an archive as `docker save` writes it.
-    fn load<'a>(&'a self, archive: File, progress: Progress<'a>) -> Answer<'a, ()>;
+    /// Loads images from an archive as `docker save` writes it. Returns their names, or their ids where they have none; none at all
+    /// if the engine does not tell.
+    fn load<'a>(&'a self, archive: File, progress: Progress<'a>) -> Answer<'a, Vec<String>>;
 
     /// Makes a container and, if need be, its volume.
     fn create<'a>(&'a self, plan: &'a Plan) -> Answer<'a, ()>;

@@ -112,7 +112,13 @@ impl Preparation {
         let reference = &self.spec.image.reference;
         let progress = |share: f64, step: &str| reporter.report(share * IMAGE_SHARE, step);
         if let Some(archive) = self.archive.take() {
-            self.engine.load(archive, &progress).await?;
+            let loaded = self.engine.load(archive, &progress).await?;
+            // Another image may have this name from before, and would be taken for the one that was handed over.
+            let is_wanted = |name: &String| canonical(name) == canonical(reference);
+            if self.pin.is_none() && !reference.contains('@') && !loaded.is_empty() && !loaded.iter().any(is_wanted) {
+                let reason = format!("the archive has \"{}\"", loaded.join("\", \""));
+                return Err(EngineError::NoImage { image: reference.clone(), reason });
+            }
         }
         if let Some(pin) = &self.pin {
             if self.engine.image(pin).await?.is_none() && pin.contains('@') && self.spec.image.pull != Pull::Never {
@@ -133,4 +139,14 @@ impl Preparation {
         let reason = "the engine fetched it and does not have it".to_owned();
         self.engine.image(reference).await?.ok_or(EngineError::NoImage { image: reference.clone(), reason })
     }
+}
+
+/// A name of an image without what may be left out. Engines leave out different parts.
+fn canonical(name: &str) -> String {
+    let mut short = name;
+    for prefix in ["docker.io/", "library/", "localhost/"] {
+        short = short.strip_prefix(prefix).unwrap_or(short);
+    }
+    let tagged = short.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if tagged { short.to_owned() } else { format!("{short}:latest") }
 }

@@ -254,7 +254,7 @@ impl Engine for DockerEngine {
         .boxed()
     }
 
-    fn load<'a>(&'a self, archive: File, progress: Progress<'a>) -> Answer<'a, ()> {
+    fn load<'a>(&'a self, archive: File, progress: Progress<'a>) -> Answer<'a, Vec<String>> {
         async move {
             let size = archive.metadata().map_or(0, |metadata| metadata.len());
             let counted = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -263,11 +263,15 @@ impl Engine for DockerEngine {
             let client = self.client()?;
             let mut steps = std::pin::pin!(client.import_image(options, body_try_stream(blocks), None));
             let mut ticks = tokio::time::interval(Duration::from_millis(200));
+            let mut loaded = Vec::new();
             loop {
                 tokio::select! {
                     step = steps.next() => match step {
-                        None => return Ok(()),
-                        Some(step) => drop(step.map_err(|fault| self.fault("load the archive", fault))?),
+                        None => return Ok(loaded),
+                        Some(step) => {
+                            let said = step.map_err(|fault| self.fault("load the archive", fault))?.stream;
+                            loaded.extend(said.as_deref().and_then(loaded_image).map(ToOwned::to_owned));
+                        }
                     },
                     _ = ticks.tick() => {
                         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
@@ -517,4 +521,9 @@ fn blocks(
             Ok((!block.is_empty()).then(|| (bytes::Bytes::from(block), archive)))
         }
     })
+}
+
+/// The image that a line of the engine says is loaded.
+fn loaded_image(line: &str) -> Option<&str> {
+    ["Loaded image: ", "Loaded image ID: "].into_iter().find_map(|said| line.trim().strip_prefix(said))
 }

@@ -92,10 +92,11 @@ impl Engine for ScriptedEngine {
         })
     }
 
-    fn load<'a>(&'a self, _: File, _: Progress<'a>) -> Answer<'a, ()> {
-        self.change(|table| {
+    fn load<'a>(&'a self, _: File, _: Progress<'a>) -> Answer<'a, Vec<String>> {
+        let loaded = self.change(|table| {
             table.images.insert("loaded:1".to_owned());
-        })
+        });
+        async move { loaded.await.map(|()| vec!["loaded:1".to_owned()]) }.boxed()
     }
 
     fn create<'a>(&'a self, plan: &'a Plan) -> Answer<'a, ()> {

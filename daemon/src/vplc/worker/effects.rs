@@ -24,11 +24,12 @@ impl Worker {
         // What is on trial goes back to what was before if it does not run the program.
         let plc = self.record.trial.as_ref().is_some_and(|trial| trial.plc);
         if let Effect::Claim { container } = effect {
-            let ended = until_ended(engine, self.spec.name.clone(), container.clone());
-            return unless(ended, self.shelf.claim(container, plc));
+            let runtime = Watched { engine, vplc: self.spec.name.clone(), container: container.clone() };
+            return runtime.unless_ended(self.shelf.claim(container, plc));
         }
         if let Effect::ProvePlc { container } = effect {
-            return unless(until_ended(engine, self.spec.name.clone(), container), self.shelf.prove(plc));
+            let runtime = Watched { engine, vplc: self.spec.name.clone(), container };
+            return runtime.unless_ended(self.shelf.prove(plc));
         }
         let (spec, record, started) = (self.spec.clone(), self.record.clone(), self.started);
         let ports = self.serial.site();
@@ -85,32 +86,43 @@ impl Worker {
     }
 }
 
-/// Does the work, unless the runtime ends before.
-fn unless(
-    ended: impl Future<Output = ()> + Send + 'static,
-    work: BoxFuture<'static, Event>,
-) -> BoxFuture<'static, Event> {
-    async move {
-        tokio::select! {
-            () = ended => Event::Ended,
-            event = work => event,
-        }
-    }
-    .boxed()
+/// A runtime that something is done with.
+struct Watched {
+    engine: Arc<dyn Engine>,
+    vplc: String,
+    container: String,
 }
 
-/// Returns when this container of a vPLC does not run any more. Asked now and then, because the machine takes in no events of the
-/// engine while something is done.
-async fn until_ended(engine: Arc<dyn Engine>, vplc: String, container: String) {
-    loop {
-        sleep(LOOK_PACE).await;
-        // An engine that does not answer says nothing about the container.
-        if let Ok(found) = engine.find(&vplc, Role::Runtime).await {
-            let running = |condition| matches!(condition, Condition::Running { .. });
-            if !found.is_some_and(|found| found.id == container && running(found.condition)) {
+impl Watched {
+    /// Does the work. That the runtime has ended says more than what went wrong with the work for that reason.
+    fn unless_ended(self, work: BoxFuture<'static, Event>) -> BoxFuture<'static, Event> {
+        async move {
+            let event = tokio::select! {
+                () = self.ended() => return Event::Ended,
+                event = work => event,
+            };
+            let failed = matches!(event, Event::Failed(_) | Event::Claimed(Some(_)));
+            if failed && self.has_ended().await { Event::Ended } else { event }
+        }
+        .boxed()
+    }
+
+    /// Returns when the container does not run any more. Asked now and then, because the machine takes in no events of the engine
+    /// while something is done.
+    async fn ended(&self) {
+        loop {
+            sleep(LOOK_PACE).await;
+            if self.has_ended().await {
                 return;
             }
         }
+    }
+
+    async fn has_ended(&self) -> bool {
+        // An engine that does not answer says nothing about the container.
+        let Ok(found) = self.engine.find(&self.vplc, Role::Runtime).await else { return false };
+        let running = |condition| matches!(condition, Condition::Running { .. });
+        !found.is_some_and(|found| found.id == self.container && running(found.condition))
     }
 }
 
