@@ -17,7 +17,7 @@ use crate::vplc::worker::Prepared;
 /// How long the engine may take to say who it is before a caller is told that it is not there.
 const ENGINE_LIMIT: Duration = Duration::from_secs(10);
 /// The share of a Job that the image takes.
-const IMAGE_SHARE: f64 = 0.5;
+const IMAGE_SHARE: f64 = 0.4;
 
 /// A specification that can be taken up.
 pub(super) struct Found {

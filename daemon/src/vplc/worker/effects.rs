@@ -139,25 +139,24 @@ async fn fetch_again(engine: &dyn Engine, spec: &Spec, image: &Pinned) -> Result
     engine.pull(&image.digest, &|_, _| {}).await
 }
 
-/// What is being done, for people.
-pub(super) fn step(effect: &Effect) -> &'static str {
+/// What is being done, for people, and how far a Job is at least that has come so far.
+pub(super) fn step(effect: &Effect) -> (f64, &'static str) {
     match effect {
-        Effect::Look => "looking",
-        Effect::FetchImage => "fetching the image",
-        Effect::CreateHolder | Effect::StartHolder => "making the network namespace",
-        Effect::AttachNics { .. } => "attaching the NICs",
-        Effect::CreateRuntime | Effect::StartRuntime => "starting the runtime",
-        Effect::Claim { .. } => "claiming the runtime",
-        Effect::ProvePlc { .. } => "proving the PLC",
-        Effect::StopRuntime => "stopping the runtime",
-        Effect::DetachNics => "detaching the NICs",
-        Effect::ReadLines => "reading the last output",
-        Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => "removing",
+        Effect::Look | Effect::ReadLines => (0.0, "looking"),
+        Effect::FetchImage => (0.4, "fetching the image"),
+        Effect::StopRuntime => (0.42, "stopping the runtime"),
+        Effect::DetachNics => (0.44, "detaching the NICs"),
+        Effect::RemoveRuntime | Effect::RemoveHolder | Effect::StopHolder | Effect::RemoveData => (0.46, "removing"),
+        Effect::CreateHolder | Effect::StartHolder => (0.5, "making the network namespace"),
+        Effect::CreateRuntime | Effect::StartRuntime => (0.6, "starting the runtime"),
+        Effect::Claim { .. } => (0.65, "claiming the runtime"),
+        Effect::AttachNics { .. } => (0.8, "attaching the NICs"),
+        Effect::ProvePlc { .. } => (0.9, "proving the PLC"),
         Effect::KeepLatch(_)
         | Effect::Pause(_)
         | Effect::Prove(_)
         | Effect::Await(_)
         | Effect::Retry { .. }
-        | Effect::Vanish => "ending",
+        | Effect::Vanish => (0.95, "ending"),
     }
 }

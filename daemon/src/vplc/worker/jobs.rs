@@ -31,6 +31,8 @@ pub(super) struct Work {
     undo: Undo,
     /// What is being taken back.
     back: Option<Back>,
+    /// How far it is, from 0 to 1.
+    share: f64,
 }
 
 /// A change that is being taken back.
@@ -47,7 +49,7 @@ struct Back {
 impl Work {
     /// The Job that makes what is new.
     pub(super) fn making(reporter: JobReporter, keep_data: bool) -> Self {
-        Self { reporter, undo: Undo::Forget { keep_data }, back: None }
+        Self { reporter, undo: Undo::Forget { keep_data }, back: None, share: 0.0 }
     }
 
     /// Ends the Job of a vPLC of which nothing is left.
@@ -97,7 +99,7 @@ impl Worker {
         let refusal = format!("Job {} cannot be cancelled: it takes back a change.", job.id);
         reporter.refuse_cancel(Error::new(Kind::NotSupported, refusal));
         let back = Back { cause: Error::new(Kind::Failed, message), plc, patient: true };
-        self.work = Some(Work { reporter, undo: Undo::Nothing, back: Some(back) });
+        self.work = Some(Work { reporter, undo: Undo::Nothing, back: Some(back), share: 0.0 });
         job
     }
 
@@ -117,7 +119,7 @@ impl Worker {
     fn set_to_work(&mut self, reporter: JobReporter, undo: Undo, changed: Result<Vec<Event>, Error>) -> Vec<Event> {
         match changed {
             Ok(events) => {
-                self.work = Some(Work { reporter, undo, back: None });
+                self.work = Some(Work { reporter, undo, back: None, share: 0.0 });
                 events
             }
             Err(error) => {
@@ -146,7 +148,10 @@ impl Worker {
     pub(super) fn judge(&mut self) -> Vec<Event> {
         let Some(work) = &mut self.work else { return Vec::new() };
         if let Some(effect) = self.machine.doing().filter(|effect| **effect != Effect::Look) {
-            work.reporter.report(0.5, step(effect));
+            let (share, what) = step(effect);
+            // The order of steps is not always the same, and a way back begins where the way there ended.
+            work.share = work.share.max(share);
+            work.reporter.report(work.share, what);
         }
         let Some(rest) = self.machine.rest(&self.spec.name) else { return Vec::new() };
         let patient = work.back.as_ref().is_some_and(|back| back.patient);
@@ -164,7 +169,7 @@ impl Worker {
         };
         let Some(mut work) = self.work.take() else { return events };
         let undo = std::mem::replace(&mut work.undo, Undo::Nothing);
-        let Work { reporter, back, .. } = work;
+        let Work { reporter, back, share, .. } = work;
         let (cause, spec, record) = match (rest, undo, back) {
             (Ok(()), _, None) => {
                 reporter.finish(JobResult::Done, None);
@@ -200,7 +205,7 @@ impl Worker {
         let plc = self.record.trial.as_ref().is_some_and(|trial| trial.plc);
         tracing::warn!(vplc = self.spec.name, "A change is taken back. {cause}");
         let back = Some(Back { cause, plc, patient: false });
-        self.work = Some(Work { reporter, undo: Undo::Nothing, back });
+        self.work = Some(Work { reporter, undo: Undo::Nothing, back, share });
         self.turn_back(spec, record)
     }
 
