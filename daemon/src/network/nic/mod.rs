@@ -6,6 +6,7 @@ pub mod ipv6;
 pub mod link_kind;
 pub mod machine;
 pub mod namespace;
+pub mod packets;
 pub mod parents;
 pub mod probe;
 pub mod spec;

@@ -6,7 +6,7 @@ mod tests;
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::libc;
@@ -17,7 +17,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::namespace::{Namespace, watched};
+use super::namespace::Namespace;
+use super::packets::PacketSocket;
 use crate::network::address::Mac;
 
 /// `PROBE_WAIT`: longest time before the first question.
@@ -84,7 +85,7 @@ fn only_about(addresses: &[Ipv4Addr]) -> Vec<SockFilter> {
 /// Sends and receives ARP on one link.
 #[derive(Debug)]
 pub struct Prober {
-    socket: AsyncFd<OwnedFd>,
+    socket: AsyncFd<PacketSocket>,
     mac: Mac,
     addresses: Vec<Ipv4Addr>,
 }
@@ -100,7 +101,7 @@ impl Prober {
             bind(socket.as_raw_fd(), &on_link(link, ARP)?)?;
             Ok(socket)
         })?;
-        Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, mac, addresses })
+        Ok(Self { socket: PacketSocket::watched(socket, Interest::READABLE | Interest::WRITABLE)?, mac, addresses })
     }
 
     /// Asks whether somebody has one of the addresses; tells who, if somebody answers or asks for it, too.

@@ -11,7 +11,8 @@ use socket2::{SockFilter, SockRef};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::super::namespace::{Namespace, watched};
+use super::super::namespace::Namespace;
+use super::super::packets::PacketSocket;
 use super::super::probe::on_link;
 use super::frame::{self, CLIENT_PORT, IPV4, SERVER_PORT};
 use super::message::{Identity, Incoming, Outgoing, Saying};
@@ -55,7 +56,7 @@ pub struct Place<'a> {
 /// An open way to the servers.
 #[derive(Debug)]
 pub struct Transport {
-    packets: AsyncFd<OwnedFd>,
+    packets: AsyncFd<PacketSocket>,
     /// With an address on the link: takes what comes to it, so that the kernel does not tell the server that nobody is
     /// there, and sends to a server by the routes of the namespace. None if the port is not to be had.
     port: Option<OwnedFd>,
@@ -79,7 +80,7 @@ impl Transport {
             });
             Ok((packets, port))
         })?;
-        Ok(Self { packets: watched(packets, Interest::READABLE)?, port })
+        Ok(Self { packets: PacketSocket::watched(packets, Interest::READABLE)?, port })
     }
 
     /// Sends a message. `router` is the station that sent the last answer.
