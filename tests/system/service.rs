@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use orchestrator_tests::booted::{BOOT_ID_FILE, Bench, Booted};
+use orchestrator_tests::booted::{BOOT_ID_FILE, Bench, Booted, unit};
 use orchestratord::systemd::available;
 use orchestratord::systemd::logind::LogindHost;
 use orchestratord::update::reboot::Host;
@@ -12,18 +12,15 @@ use orchestratord::update::reboot::Host;
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 const CALLER: &str = "/opt/tests/transient-call";
 
-/// A service in the sandbox that the daemon's unit has.
+/// A service in the sandbox of the daemon's unit.
 fn service(words: &str) -> String {
-    format!(
-        "[Service]\nType=exec\nExecStart={CALLER} {BUS} {words}\n\
-         RuntimeDirectory=orchestrator\nRuntimeDirectoryPreserve=yes\nStateDirectory=orchestrator\nUMask=0027\n\
-         CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE\nNoNewPrivileges=yes\n\
-         ProtectSystem=strict\nProtectHome=yes\nPrivateTmp=yes\nPrivateDevices=yes\nProtectClock=yes\nProtectHostname=yes\n\
-         ProtectKernelModules=yes\nProtectKernelLogs=yes\nProtectControlGroups=yes\nLockPersonality=yes\n\
-         MemoryDenyWriteExecute=yes\nRestrictRealtime=yes\nRestrictSUIDSGID=yes\nRestrictNamespaces=net mnt\n\
-         RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6\nSystemCallArchitectures=native\n\
-         SystemCallFilter=@system-service\nSystemCallErrorNumber=EPERM\nKeyringMode=private\n"
-    )
+    let of_the_daemon = ["BusName=", "Restart", "WatchdogSec=", "Type=", "ExecStart="];
+    let unit = unit();
+    let (_, sandbox) = unit.split_once("[Service]\n").unwrap();
+    let (sandbox, _) = sandbox.split_once("[Install]").unwrap();
+    let kept = sandbox.lines().filter(|line| !of_the_daemon.iter().any(|key| line.starts_with(key)));
+    let kept: String = kept.map(|line| format!("{line}\n")).collect();
+    format!("[Service]\nType=exec\nExecStart={CALLER} {BUS} {words}\n{kept}")
 }
 
 fn bench() -> Option<Bench> {
