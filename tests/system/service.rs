@@ -19,8 +19,8 @@ fn service(words: &str) -> String {
     let (_, sandbox) = unit.split_once("[Service]\n").unwrap();
     let (sandbox, _) = sandbox.split_once("[Install]").unwrap();
     let kept = sandbox.lines().filter(|line| !of_the_daemon.iter().any(|key| line.starts_with(key)));
-    let kept: String = kept.map(|line| format!("{line}\n")).collect();
-    format!("[Service]\nType=exec\nExecStart={CALLER} {BUS} {words}\n{kept}")
+    let kept = kept.collect::<Vec<_>>().join("\n");
+    format!("[Service]\nType=exec\nExecStart={CALLER} {BUS} {words}\n{kept}\n")
 }
 
 fn bench() -> Option<Bench> {
